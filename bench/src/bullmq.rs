@@ -31,7 +31,19 @@ impl BullMq {
         std::fs::create_dir_all(&folder)?;
         let port = free_port()?.to_string();
         let redis = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port,
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--dir",
+            ])
             .arg(&folder)
             .stdout(Stdio::null())
             .spawn()
@@ -43,7 +55,8 @@ impl BullMq {
             .spawn()
             .context("node cannot be started")?;
         let mut line = String::new();
-        BufReader::new(server.stdout.take().context("the server has no standard output")?).read_line(&mut line)?;
+        BufReader::new(server.stdout.take().context("the server has no standard output")?)
+            .read_line(&mut line)?;
         let address = line.trim().parse().context("the BullMQ server did not print its address")?;
         Ok(Self { redis, server, address })
     }

@@ -1,6 +1,7 @@
 //! Load generator: a number of connections, each with one request at a time.
 //!
-//! Requests are prepared in advance and responses are parsed as little as possible, so that the generator uses little CPU time.
+//! Requests are prepared in advance and responses are parsed as little as possible, so that the generator
+//! uses little CPU time.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -45,7 +46,12 @@ pub(crate) fn per_second(count: usize, elapsed: Duration) -> f64 {
 }
 
 /// Posts tasks as fast as the server accepts them.
-pub(crate) async fn post(address: SocketAddr, connections: usize, body: &str, until: Until) -> anyhow::Result<Load> {
+pub(crate) async fn post(
+    address: SocketAddr,
+    connections: usize,
+    body: &str,
+    until: Until,
+) -> anyhow::Result<Load> {
     let request: Rc<str> = request(body).into();
     let begun = Instant::now();
     let left = Rc::new(Cell::new(match until {
@@ -66,7 +72,10 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, body: &str, un
                 while left.get() > 0 && end.is_none_or(|end| Instant::now() < end) {
                     left.set(left.get() - 1);
                     let sent = Instant::now();
-                    ensure!(connection.exchange(&request).await?.0 == 202, "the server did not accept a task");
+                    ensure!(
+                        connection.exchange(&request).await?.0 == 202,
+                        "the server did not accept a task"
+                    );
                     latencies.push(sent.elapsed());
                 }
                 Ok::<_, anyhow::Error>(latencies)
@@ -94,7 +103,10 @@ pub(crate) fn percentile<T: Ord + Copy + Default>(values: &mut [T], percent: usi
 
 /// Returns a request that posts a task.
 pub(crate) fn request(body: &str) -> String {
-    format!("POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A persistent connection.
@@ -135,5 +147,6 @@ fn complete(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
     let body = end + 4;
-    Ok((answer.len() - body >= length.context("the response has no content-length")?).then_some((status, body)))
+    Ok((answer.len() - body >= length.context("the response has no content-length")?)
+        .then_some((status, body)))
 }

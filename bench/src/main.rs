@@ -1,7 +1,7 @@
 //! `cargo run --release -p nobat-bench`: measures nobat's performance targets beside the limit of its parts.
 //!
-//! Machines differ and drift, so the ratio of two numbers of one run counts. Every server is a separate process. This process generates the
-//! load, on the same cores.
+//! Machines differ and drift, so the ratio of two numbers of one run counts. Every server is a separate
+//! process. This process generates the load, on the same cores.
 
 mod bullmq;
 mod limit;
@@ -54,7 +54,9 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match &cli.server {
         Some(Server::Limit { data }) => runtime.block_on(limit::serve(data)),
-        Some(Server::Nobat { data, concurrency }) => runtime.block_on(nobat_server::serve(data, *concurrency)),
+        Some(Server::Nobat { data, concurrency }) => {
+            runtime.block_on(nobat_server::serve(data, *concurrency))
+        }
         None => {
             let runs = rows::Runs {
                 seconds: cli.seconds,

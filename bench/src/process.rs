@@ -43,7 +43,8 @@ impl Server {
         command.arg(server).arg(data.join("bench.db")).args(rest);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("the server has no standard output")?).read_line(&mut line)?;
+        BufReader::new(child.stdout.take().context("the server has no standard output")?)
+            .read_line(&mut line)?;
         let address = line.trim().parse().context("the server did not print its address")?;
         Ok(Self { child, address })
     }
@@ -51,7 +52,10 @@ impl Server {
     /// Returns the peak resident memory of the server, in MiB (Linux).
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).context("the process status has no VmHWM")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .context("the process status has no VmHWM")?;
         let kib: u64 = line.split_whitespace().nth(1).context("VmHWM has no number")?.parse()?;
         Ok(kib / 1024)
     }
@@ -68,7 +72,11 @@ impl Drop for Server {
 fn slow_disk(data: &Path) -> anyhow::Result<PathBuf> {
     let library = std::path::absolute(data)?.join("slow_disk.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/slow_disk.c");
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).args([source, "-ldl"]).status()?;
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-o"])
+        .arg(&library)
+        .args([source, "-ldl"])
+        .status()?;
     anyhow::ensure!(status.success(), "cc could not build slow_disk.c");
     Ok(library)
 }

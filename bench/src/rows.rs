@@ -47,7 +47,12 @@ impl Runs {
         let small = self.done(20_000, limit, Disk::Plain).await?;
         if self.million {
             let large = self.done(1_000_000, limit, Disk::Plain).await?;
-            row("1,000,000 tasks against 20,000", &format!("{:.2} times as fast", large / small), "", "1 or more");
+            row(
+                "1,000,000 tasks against 20,000",
+                &format!("{:.2} times as fast", large / small),
+                "",
+                "1 or more",
+            );
         }
         self.hand_over().await?;
         if self.bullmq {
@@ -72,16 +77,31 @@ impl Runs {
                 working: self.rate(disk, &["nobat", WORKERS], connections).await?,
             });
         }
-        let share = |part: fn(&Round) -> &Load| median(rounds.iter().map(|round| part(round).rate() / round.limit.rate()).collect());
+        let share = |part: fn(&Round) -> &Load| {
+            median(rounds.iter().map(|round| part(round).rate() / round.limit.rate()).collect())
+        };
         let rate = |part: fn(&Round) -> &Load| {
             let p99 = median(rounds.iter().map(|round| part(round).p99.as_secs_f64() * 1e3).collect());
-            format!("{:.0}/s, p99 {p99:.1} ms", median(rounds.iter().map(|round| part(round).rate()).collect()))
+            format!(
+                "{:.0}/s, p99 {p99:.1} ms",
+                median(rounds.iter().map(|round| part(round).rate()).collect())
+            )
         };
         row(&format!("the limit, {connections} connections"), &rate(|round| &round.limit), "1", "");
         let accepts = format!("{:.2}", share(|round| &round.accepts));
-        row(&format!("durable accepts, {connections} connections"), &rate(|round| &round.accepts), &accepts, "0.75; p99 10 ms at 64");
+        row(
+            &format!("durable accepts, {connections} connections"),
+            &rate(|round| &round.accepts),
+            &accepts,
+            "0.75; p99 10 ms at 64",
+        );
         let working = format!("{:.2}", share(|round| &round.working));
-        row(&format!("the same while working, {connections} connections"), &rate(|round| &round.working), &working, "0.5");
+        row(
+            &format!("the same while working, {connections} connections"),
+            &rate(|round| &round.working),
+            &working,
+            "0.5",
+        );
         Ok(())
     }
 
@@ -102,7 +122,8 @@ impl Runs {
             let server = Server::start(&self.data, disk, &["nobat", WORKERS])?;
             let begun = Instant::now();
             load::post(server.address, 64, NOOP, Until::Sent(tasks)).await?;
-            // Tasks run in the order in which they are due. When the last one is done, only running ones are left.
+            // Tasks run in the order in which they are due. When the last one is done, only running ones are
+            // left.
             let mut connection = Connection::open(server.address).await?;
             run_stamp(&mut connection).await?;
             while connection.exchange(&list("running")).await?.1.contains("task_") {}
@@ -111,7 +132,12 @@ impl Runs {
         }
         let rate = median(rates);
         let name = format!("accept → done, {tasks} tasks");
-        row(&name, &format!("{rate:.0}/s, {memory} MiB at most"), &format!("{:.2}", rate / limit), "0.5; 64 MiB");
+        row(
+            &name,
+            &format!("{rate:.0}/s, {memory} MiB at most"),
+            &format!("{:.2}", rate / limit),
+            "0.5; 64 MiB",
+        );
         Ok(rate)
     }
 
@@ -119,9 +145,18 @@ impl Runs {
         let mut rates = Vec::new();
         for _ in 0..self.rounds {
             let bullmq = BullMq::start(&self.data, 0)?;
-            rates.push(load::post(bullmq.address, 64, NOOP, Until::Elapsed(Duration::from_secs(self.seconds))).await?.rate());
+            rates.push(
+                load::post(bullmq.address, 64, NOOP, Until::Elapsed(Duration::from_secs(self.seconds)))
+                    .await?
+                    .rate(),
+            );
         }
-        row("durable BullMQ: accepts, 64 connections", &format!("{:.0}/s", median(rates)), "", "at most half of nobat");
+        row(
+            "durable BullMQ: accepts, 64 connections",
+            &format!("{:.0}/s", median(rates)),
+            "",
+            "at most half of nobat",
+        );
         let mut rates = Vec::new();
         for _ in 0..self.rounds {
             let bullmq = BullMq::start(&self.data, 128)?;
@@ -131,7 +166,12 @@ impl Runs {
             while bullmq.done(&mut connection).await? < 20_000 {}
             rates.push(per_second(20_000, begun.elapsed()));
         }
-        row("durable BullMQ: accept → done, 20000 tasks", &format!("{:.0}/s", median(rates)), "", "at most half of nobat");
+        row(
+            "durable BullMQ: accept → done, 20000 tasks",
+            &format!("{:.0}/s", median(rates)),
+            "",
+            "at most half of nobat",
+        );
         Ok(())
     }
 
@@ -155,7 +195,10 @@ async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
     let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
     let accepted = nanoseconds();
     let task: serde_json::Value = serde_json::from_str(answer)?;
-    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: localhost\r\n\r\n", task["id"].as_str().context("the task has no id")?);
+    let get = format!(
+        "GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        task["id"].as_str().context("the task has no id")?
+    );
     loop {
         let (_, answer) = connection.exchange(&get).await?;
         let task: serde_json::Value = serde_json::from_str(answer)?;

@@ -1,4 +1,5 @@
-//! The function `worker` of a program with its own kind. Its function `api` calls `api::run` instead of `worker::run`.
+//! The function `worker` of a program with its own kind. Its function `api` calls `api::run` instead of
+//! `worker::run`.
 
 use nobat_functions::{Error, Failure, Handler, Handlers, TaskContext, worker};
 use serde_json::Value;

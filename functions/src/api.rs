@@ -33,7 +33,11 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
         // The API is public. API Gateway itself reports each client's address, so no proxy is trusted.
-        access_policy: AccessPolicy { keys: AuthMode::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
+        access_policy: AccessPolicy {
+            keys: AuthMode::Required,
+            admitted: settings::list("NOBAT_ALLOW_FROM")?,
+            proxies: Vec::new(),
+        },
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,
@@ -44,11 +48,13 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     lambda_http::run(router(app).layer(map_request(name_the_peer))).await
 }
 
-/// Sets the client's address to the one that API Gateway reports, never to a header's, which clients can forge. Without a reported address,
-/// requests are refused where an allow-list or a key's networks apply.
+/// Sets the client's address to the one that API Gateway reports, never to a header's, which clients can
+/// forge. Without a reported address, requests are refused where an allow-list or a key's networks apply.
 async fn name_the_peer(mut request: Request) -> Request {
     let address = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            context.http.source_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok())
+        }
         _ => None,
     };
     if let Some(address) = address {

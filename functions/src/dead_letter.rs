@@ -17,9 +17,16 @@ use crate::{log, records, settings};
 /// Handles dead letters.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
-    let dead_letters = DeadLetters { backend: settings::backend().await?, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let dead_letters = DeadLetters {
+        backend: settings::backend().await?,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
     let dead_letters = &dead_letters;
-    lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(dead_letters, event).await) })).await
+    lambda_runtime::run(service_fn(
+        move |event| async move { Ok::<_, Error>(handle(dead_letters, event).await) },
+    ))
+    .await
 }
 
 async fn handle(dead_letters: &DeadLetters, event: LambdaEvent<SqsEvent>) -> SqsBatchResponse {

@@ -1,7 +1,8 @@
 //! nobat on AWS Lambda: the engines of `nobat serve`, each in its own function.
 //!
-//! A program with its own kinds has two functions like `src/bin/api.rs` and `src/bin/worker.rs`, which pass the same [`Handlers`] to
-//! [`api::run`] and [`worker::run`]. The first validates payloads with them, the second runs them.
+//! A program with its own kinds has two functions like `src/bin/api.rs` and `src/bin/worker.rs`, which pass
+//! the same [`Handlers`] to [`api::run`] and [`worker::run`]. The first validates payloads with them, the
+//! second runs them.
 
 pub mod api;
 pub mod dead_letter;

@@ -14,8 +14,13 @@ fn is_harmless(line: &Metadata<'_>) -> bool {
 /// Starts logging with the filter in `NOBAT_LOG`. Default `info`.
 pub(crate) fn start() -> anyhow::Result<()> {
     let filter = std::env::var("NOBAT_LOG").unwrap_or_else(|_| "info".to_owned());
-    let filter: Targets = filter.parse().context("NOBAT_LOG is not a log filter; use a level such as info, or target=level pairs")?;
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter.and(filter_fn(is_harmless)));
+    let filter: Targets = filter
+        .parse()
+        .context("NOBAT_LOG is not a log filter; use a level such as info, or target=level pairs")?;
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_filter(filter.and(filter_fn(is_harmless)));
     tracing_subscriber::registry().with(lines).init();
     std::panic::set_hook(Box::new(|panic| {
         // Logs the location only: the message may quote a payload.

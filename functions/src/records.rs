@@ -1,7 +1,7 @@
 //! Records of an event from Amazon SQS, and the response that names those to deliver again.
 //!
-//! The response is typed and always present. To Lambda, a missing or empty response means that every record is deleted. A response with an
-//! unknown record means that none is.
+//! The response is typed and always present. To Lambda, a missing or empty response means that every record
+//! is deleted. A response with an unknown record means that none is.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use nobat_core::ports::{Receipt, Settlement};
@@ -38,9 +38,13 @@ fn record(message: &SqsMessage, receipt: &Receipt) -> Option<Record> {
     Some(Record { receipt: receipt.clone(), name, redrives })
 }
 
-/// Returns the response. It names the records to deliver again: those whose outcome could not be stored, and those that name no task.
+/// Returns the response. It names the records to deliver again: those whose outcome could not be stored, and
+/// those that name no task.
 pub(crate) fn response(settled: Vec<(Receipt, Settlement)>, strangers: Vec<Receipt>) -> SqsBatchResponse {
-    let failed = settled.into_iter().filter(|(_, settlement)| *settlement == Settlement::Return).map(|(receipt, _)| receipt);
+    let failed = settled
+        .into_iter()
+        .filter(|(_, settlement)| *settlement == Settlement::Return)
+        .map(|(receipt, _)| receipt);
     let mut response = SqsBatchResponse::default();
     failed.chain(strangers).for_each(|receipt| response.add_failure(receipt.0));
     response

@@ -56,11 +56,17 @@ pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> 
 
 /// Returns the handler of kind `http`, with signed requests.
 pub(crate) fn http_signing(backend: &Backend, vault: Arc<dyn VaultSource>) -> anyhow::Result<Http> {
-    Ok(http()?.signing(Signer::new(Arc::clone(&backend.config), vault, Arc::new(SystemClock), ConfigEpoch::default())))
+    Ok(http()?.signing(Signer::new(
+        Arc::clone(&backend.config),
+        vault,
+        Arc::new(SystemClock),
+        ConfigEpoch::default(),
+    )))
 }
 
 fn http() -> anyhow::Result<Http> {
-    // Lambda's Runtime API listens on loopback, which tests allow. A task that could call it could answer for the function.
+    // Lambda's Runtime API listens on loopback, which tests allow. A task that could call it could answer for
+    // the function.
     let runtime = env::var("AWS_LAMBDA_RUNTIME_API").ok().and_then(|address| address.parse().ok());
     let guard = Guard::new(allowed_networks()?).refusing(runtime.into_iter().collect());
     Ok(Http::new(Client::new(guard)))
@@ -75,7 +81,14 @@ fn allowed_networks() -> anyhow::Result<Vec<IpNet>> {
 pub(crate) fn list<N: FromStr>(name: &str) -> anyhow::Result<Vec<N>> {
     let text = env::var(name).unwrap_or_default();
     let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
-    networks.map(|network| network.parse().ok().with_context(|| format!("{name} is not valid; give CIDRs, separated by commas"))).collect()
+    networks
+        .map(|network| {
+            network
+                .parse()
+                .ok()
+                .with_context(|| format!("{name} is not valid; give CIDRs, separated by commas"))
+        })
+        .collect()
 }
 
 /// Reads a number of seconds.

@@ -8,7 +8,8 @@ use url::Url;
 fuzz_target!(|text: &str| {
     let Some(authority) = Authority::parse(text) else { return };
     assert!(!text.contains(['@', '/', '?', '#', '\\', ' ']), "{text:?}");
-    // In debug builds the other parser panics on names that are not ASCII after decoding, since it has no Unicode tables here.
+    // In debug builds the other parser panics on names that are not ASCII after decoding, since it has no
+    // Unicode tables here.
     if text.contains('%') || text.to_ascii_lowercase().contains("xn--") {
         return;
     }
@@ -23,6 +24,10 @@ fuzz_target!(|text: &str| {
     if authority.is_loopback() {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let is_name = host == "localhost" || host.ends_with(".localhost");
-        assert!(is_name || host.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback()), "{text:?}: {host}");
+        assert!(
+            is_name
+                || host.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback()),
+            "{text:?}: {host}"
+        );
     }
 });

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::types::name::{Name, Tenant};
 use nobat_core::ports::{ListQuery, Position};
+use nobat_core::types::name::{Name, Tenant};
 
 #[allow(dead_code, reason = "this target checks some lists only")]
 #[path = "../../crates/api/src/http/cursor.rs"]
@@ -28,7 +28,8 @@ fn list(queue: Option<Name>) -> List {
 
 fuzz_target!(|text: &str| {
     let (here, there) = (list(None), list(Name::new("other").ok()));
-    // A fuzzer may forge a valid cursor, since it sees the comparison. Then it must be the only form of that position.
+    // A fuzzer may forge a valid cursor, since it sees the comparison. Then it must be the only form of that
+    // position.
     if let Some(position) = cursor::open(&KEY, &here, text) {
         assert_eq!(cursor::seal(&KEY, &here, &position), text);
     }

@@ -1,5 +1,5 @@
-//! URLs to call: an accepted URL leads to no blocked address, whatever the spelling of its host. It is dialed as it was parsed, and its
-//! canonical form parses to the same URL.
+//! URLs to call: an accepted URL leads to no blocked address, whatever the spelling of its host. It is dialed
+//! as it was parsed, and its canonical form parses to the same URL.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +28,10 @@ fn check(text: &str, opened: &[&str]) {
     let url = destination.url().clone();
     assert!(text.len() <= HttpUrl::MAX_LENGTH && url.as_str().len() <= HttpUrl::MAX_LENGTH);
     let read_again = HttpUrl::parse(url.as_str()).expect("the canonical form parses");
-    assert!(read_again == url && read_again.same_destination(&url) && read_again.as_str() == url.as_str(), "{url}");
+    assert!(
+        read_again == url && read_again.same_destination(&url) && read_again.as_str() == url.as_str(),
+        "{url}"
+    );
     let shown = format!("{destination:?}");
     let uri = destination.clone().into_uri();
     assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
@@ -41,7 +44,10 @@ fn check(text: &str, opened: &[&str]) {
         UrlHost::Address(parsed) => assert_eq!(Some(parsed), address(host)),
     }
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    assert_eq!((url.scheme(), url.port()), (uri.scheme_str().unwrap_or_default(), uri.port_u16().unwrap_or(default)));
+    assert_eq!(
+        (url.scheme(), url.port()),
+        (uri.scheme_str().unwrap_or_default(), uri.port_u16().unwrap_or(default))
+    );
     assert_eq!(uri.to_string(), url.as_str());
     assert_eq!(shown, format!("Destination({host})"));
     if let Some(address) = address(host) {
@@ -57,8 +63,8 @@ fn check(text: &str, opened: &[&str]) {
     assert!(again == destination, "{uri} is read as {}", again.into_uri());
 }
 
-/// Returns the address of a host by the most permissive parser: `getaddrinfo` of the C library. It takes one to four numbers, each decimal,
-/// octal or hexadecimal.
+/// Returns the address of a host by the most permissive parser: `getaddrinfo` of the C library. It takes one
+/// to four numbers, each decimal, octal or hexadecimal.
 fn address(host: &str) -> Option<IpAddr> {
     if let Some(literal) = host.strip_prefix('[') {
         return Some(literal.strip_suffix(']')?.parse().expect("valid IPv6 address"));

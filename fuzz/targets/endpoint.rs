@@ -1,20 +1,22 @@
-//! Configuration of endpoints and queues, from the request's body to the record. Accepted configuration reads back unchanged and contains
-//! no secret in the clear. Errors quote nothing of it.
+//! Configuration of endpoints and queues, from the request's body to the record. Accepted configuration reads
+//! back unchanged and contains no secret in the clear. Errors quote nothing of it.
 #![no_main]
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::config::endpoint::{Endpoint, EndpointSubmission, EndpointUpdate, EndpointUpdateContext, MAX_BASE};
-use nobat_core::limits::{Limits, MAX_RESERVATION_AHEAD};
-use nobat_core::types::http_url::HttpUrl;
+use nobat_core::config::endpoint::{
+    Endpoint, EndpointSubmission, EndpointUpdate, EndpointUpdateContext, MAX_BASE,
+};
 use nobat_core::config::queue::{QueueConfig, QueueSubmission};
 use nobat_core::json::decode::read_object;
-use nobat_core::types::field_error::FieldError;
-use nobat_core::types::time::Timestamp;
+use nobat_core::limits::{Limits, MAX_RESERVATION_AHEAD};
 use nobat_core::secrets::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 use nobat_core::secrets::webhook::WebhookSecret;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::http_url::HttpUrl;
+use nobat_core::types::time::Timestamp;
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::registry::Handlers;
 use nobat_worker::handlers::http::Http;
@@ -29,8 +31,10 @@ const MAX_TIMEOUT: Duration = Duration::from_hours(12);
 /// Maximum size of a record, in bytes.
 const MAX_RECORD: usize = 64 * 1024;
 
-static KINDS: LazyLock<Handlers> = LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))));
-static VAULT: LazyLock<Vault> = LazyLock::new(|| Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new()));
+static KINDS: LazyLock<Handlers> =
+    LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))));
+static VAULT: LazyLock<Vault> =
+    LazyLock::new(|| Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new()));
 
 fuzz_target!(|body: &[u8]| {
     match take(body) {
@@ -38,7 +42,10 @@ fuzz_target!(|body: &[u8]| {
         Err(reasons) => assert!(!reasons.is_empty()),
     }
     if let Ok(lane) = read_lane(body) {
-        assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).expect("the record reads back"), lane);
+        assert_eq!(
+            QueueConfig::from_text(&lane.to_text(), lane.version).expect("the record reads back"),
+            lane
+        );
         check_limits(&lane.limits);
     }
     check_secrecy(body);
@@ -64,7 +71,10 @@ fn read_lane(body: &[u8]) -> Result<QueueConfig, Vec<String>> {
 }
 
 fn error_texts(wrong: Vec<FieldError>) -> Vec<String> {
-    assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
+    assert!(
+        wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')),
+        "{wrong:?}"
+    );
     wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
 }
 
@@ -75,10 +85,24 @@ fn check(EndpointUpdate { endpoint, made }: &EndpointUpdate) {
     assert!(endpoint.url.as_str().len() <= MAX_BASE, "{}", endpoint.url);
     assert_eq!(HttpUrl::parse(endpoint.url.as_str()).expect("the URL parses again"), endpoint.url);
     for path in [None, Some(""), Some("?a=b"), Some("/"), Some("/a?b")] {
-        assert!(endpoint.at(path).expect("the path joins the URL").same_destination(&endpoint.url), "{}", endpoint.url);
+        assert!(
+            endpoint.at(path).expect("the path joins the URL").same_destination(&endpoint.url),
+            "{}",
+            endpoint.url
+        );
     }
-    assert!(endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT), "{:?}", endpoint.timeout);
-    assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= MAX_RESERVATION_AHEAD), "{:?}", endpoint.batch);
+    assert!(
+        endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT),
+        "{:?}",
+        endpoint.timeout
+    );
+    assert!(
+        endpoint
+            .batch
+            .is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= MAX_RESERVATION_AHEAD),
+        "{:?}",
+        endpoint.batch
+    );
     assert_eq!(endpoint.secrets.live(Timestamp::from_millis(NOW)).count(), 1);
     assert!(made.as_ref().is_none_or(|made| !text.contains(&made.to_text())));
     check_limits(&endpoint.limits);
@@ -86,7 +110,10 @@ fn check(EndpointUpdate { endpoint, made }: &EndpointUpdate) {
 
 fn check_limits(limits: &Limits) {
     assert!(limits.pace.is_none_or(|pace| !pace.period.is_zero()), "{limits:?}");
-    assert!(limits.breaker.is_none_or(|breaker| breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0), "{limits:?}");
+    assert!(
+        limits.breaker.is_none_or(|breaker| breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0),
+        "{limits:?}"
+    );
 }
 
 /// Replaces every text but the URL by a secret. Neither errors nor the record may contain it.

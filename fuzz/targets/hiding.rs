@@ -5,8 +5,8 @@ use serde_json::Value;
 /// The secret, which must not appear again.
 pub const SECRET: &str = "hunter2hunter2";
 
-/// Returns the body with the secret in place of every text, except in fields that `stays` selects. `None` if there is no text to replace,
-/// or if the secret could appear anyway.
+/// Returns the body with the secret in place of every text, except in fields that `stays` selects. `None` if
+/// there is no text to replace, or if the secret could appear anyway.
 pub fn hidden(body: &[u8], stays: fn(&str, &Value) -> bool) -> Option<Vec<u8>> {
     let mut value = serde_json::from_slice::<Value>(body).ok()?;
     let is_named = String::from_utf8_lossy(body).contains("unter2");

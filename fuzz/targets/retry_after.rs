@@ -14,7 +14,10 @@ fuzz_target!(|value: &[u8]| {
     let pause = read(value, now);
     assert_eq!(read(&[b" ", value, b"\t"].concat(), now), pause, "spaces around a value are ignored");
     if let Ok(text) = std::str::from_utf8(value) {
-        assert!(read(&[value, b", 7"].concat(), now) >= pause.max(Some(Duration::from_secs(7))), "the longest pause counts");
+        assert!(
+            read(&[value, b", 7"].concat(), now) >= pause.max(Some(Duration::from_secs(7))),
+            "the longest pause counts"
+        );
         let is_number = !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
         if is_number {
             assert_eq!(pause, text.parse().ok().map(Duration::from_secs));

@@ -1,19 +1,20 @@
-//! Submissions, from the request's body to the stored task. Accepted ones can be shown and stored. Errors quote nothing of the body.
+//! Submissions, from the request's body to the stored task. Accepted ones can be shown and stored. Errors
+//! quote nothing of the body.
 #![no_main]
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use nobat_core::json::decode::read_object;
+use nobat_core::submission::{Submission, SubmissionContext};
+use nobat_core::task::Task;
+use nobat_core::task::codec::{options_from_text, options_to_text};
+use nobat_core::task::retry::MAX_AHEAD;
+use nobat_core::task::view::TaskView;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
-use nobat_core::json::decode::read_object;
-use nobat_core::task::codec::{options_from_text, options_to_text};
-use nobat_core::submission::{Submission, SubmissionContext};
-use nobat_core::task::retry::MAX_AHEAD;
-use nobat_core::task::Task;
 use nobat_core::types::time::Timestamp;
-use nobat_core::task::view::TaskView;
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::registry::Handlers;
 use nobat_worker::handlers::http::Http;
@@ -29,7 +30,8 @@ const NOW: i64 = 1_796_112_000_000;
 const MAX_TIMEOUT: Duration = Duration::from_hours(12);
 
 static TENANT: LazyLock<Tenant> = LazyLock::new(Tenant::default);
-static KINDS: LazyLock<Handlers> = LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))).with(Noop));
+static KINDS: LazyLock<Handlers> =
+    LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))).with(Noop));
 
 fuzz_target!(|body: &[u8]| {
     match take(body) {
@@ -57,7 +59,10 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
         now,
     };
     submission.into_task(&intake).map_err(|wrong| {
-        assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
+        assert!(
+            wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')),
+            "{wrong:?}"
+        );
         wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
     })
 }
@@ -78,14 +83,19 @@ fn check(body: &[u8], task: &Task) {
     let shown: Value = serde_json::from_str(&shown).expect("valid JSON");
     assert_eq!(shown["payload"], payload);
     // Stored settings must read back unchanged.
-    let mut kept = options_from_text(options_to_text(&task.settings).as_deref()).expect("the settings read back");
+    let mut kept =
+        options_from_text(options_to_text(&task.settings).as_deref()).expect("the settings read back");
     kept.expires_at = task.settings.expires_at;
     assert_eq!(kept, *task.settings);
 }
 
-/// Replaces every text by a secret, which errors must not repeat. A known kind stays, so that its handler checks the rest.
+/// Replaces every text by a secret, which errors must not repeat. A known kind stays, so that its handler
+/// checks the rest.
 fn check_secrecy(body: &[u8]) {
-    let Some(body) = hidden(body, |name, value| name == "kind" && (value == "http" || value == "noop")) else { return };
+    let Some(body) = hidden(body, |name, value| name == "kind" && (value == "http" || value == "noop"))
+    else {
+        return;
+    };
     for reason in take(&body).err().into_iter().flatten() {
         assert!(!reason.contains(SECRET), "{reason}");
     }

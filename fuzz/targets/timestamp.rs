@@ -10,12 +10,14 @@ const LENGTH: usize = 24;
 
 fuzz_target!(|text: &str| {
     let read: Option<Timestamp> = text.parse().ok();
-    let in_json: Option<Timestamp> = serde_json::to_string(text).ok().and_then(|json| serde_json::from_str(&json).ok());
+    let in_json: Option<Timestamp> =
+        serde_json::to_string(text).ok().and_then(|json| serde_json::from_str(&json).ok());
     assert_eq!(read, in_json, "a query and JSON accept the same timestamps");
     let Some(moment) = read else { return };
     let shown = moment.to_string();
     assert_eq!(shown.len(), LENGTH, "{shown}");
-    let other = DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text:?} was accepted as {shown}: {error}"));
+    let other = DateTime::parse_from_rfc3339(text)
+        .unwrap_or_else(|error| panic!("{text:?} was accepted as {shown}: {error}"));
     // The parsers map a leap second to different seconds.
     if !text.contains(":60") {
         // Clamps as the reader does.

@@ -1,6 +1,7 @@
 //! AWS on this machine: an emulator that the tests install and start, and the helpers around it.
 //!
-//! The tests speak plain HTTP and JSON to it, without an SDK: an SDK could hide what the services really hold.
+//! The tests speak plain HTTP and JSON to it, without an SDK: an SDK could hide what the services really
+//! hold.
 
 pub mod client;
 pub mod deployment;

@@ -1,7 +1,8 @@
 //! Conformance suite of every backend, written against the ports.
 //!
 //! [`conformance_cases`](crate::conformance_cases) turns each case into a test. The backend supplies a
-//! function that creates an empty [`World`] around it. Time is virtual and passes only when a case advances it.
+//! function that creates an empty [`World`] around it. Time is virtual and passes only when a case advances
+//! it.
 
 pub mod claim;
 pub mod commit;
@@ -123,8 +124,14 @@ pub struct World {
 }
 
 /// Runs one case on one backend.
-pub fn check<F: Future<Output = ()>>(make: impl AsyncFnOnce(Arc<Time>) -> World, case: impl FnOnce(World) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
+pub fn check<F: Future<Output = ()>>(
+    make: impl AsyncFnOnce(Arc<Time>) -> World,
+    case: impl FnOnce(World) -> F,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(async { case(make(Time::at(sample::start())).await).await });
 }
 
@@ -171,7 +178,8 @@ impl World {
         }
     }
 
-    /// Prunes up to `limit` tasks and checks that `expected` are removed. If the database removes them by itself, it expects 0.
+    /// Prunes up to `limit` tasks and checks that `expected` are removed. If the database removes them by
+    /// itself, it expects 0.
     pub async fn prune(&self, limit: usize, expected: usize) {
         let expected = if self.removal == Removal::ByPruning { expected } else { 0 };
         assert_eq!(self.backend.store.prune(limit, self.now()).await.unwrap(), expected);
@@ -195,14 +203,17 @@ impl World {
         transition(task.clone(), event, self.now()).unwrap_or_else(|refused| panic!("{refused}"))
     }
 
-    /// Receives up to `max` tasks as a worker does: claims a task that is only hinted at, and acknowledges its message.
+    /// Receives up to `max` tasks as a worker does: claims a task that is only hinted at, and acknowledges
+    /// its message.
     pub async fn receive(&self, max: usize) -> Vec<Task> {
         let mut taken = Vec::new();
         for delivery in self.backend.queue.receive(max).await.unwrap() {
             match delivery {
                 Delivery::Claimed(task) => taken.push(*task),
                 Delivery::Hint { name, receipt } => {
-                    if let ClaimResult::Granted(task) = self.backend.store.claim(&name, self.now() + LEASE, self.now()).await.unwrap() {
+                    if let ClaimResult::Granted(task) =
+                        self.backend.store.claim(&name, self.now() + LEASE, self.now()).await.unwrap()
+                    {
                         taken.push(task);
                     }
                     self.backend.queue.settle(vec![(receipt, Settlement::Acknowledge)]).await.unwrap();
@@ -214,7 +225,8 @@ impl World {
 
     /// Checks that the queue hands over nothing before `sentinel`, which this method accepts.
     ///
-    /// Only the next delivery can show that nothing else comes, because the backend may have threads of its own.
+    /// Only the next delivery can show that nothing else comes, because the backend may have threads of its
+    /// own.
     pub async fn receives_next(&self, sentinel: Task) {
         let name = sentinel.key();
         self.accept(vec![sentinel]).await;
@@ -271,7 +283,8 @@ mod tests {
         let listed = crate::conformance_cases!(listed);
         assert_eq!(files.len(), listed.len());
         for ((noun, source), (listed_noun, cases)) in files.into_iter().zip(listed) {
-            let written: Vec<_> = source.split("pub async fn ").skip(1).filter_map(|rest| rest.split('(').next()).collect();
+            let written: Vec<_> =
+                source.split("pub async fn ").skip(1).filter_map(|rest| rest.split('(').next()).collect();
             assert_eq!((noun, written), (listed_noun, cases));
         }
     }

@@ -1,4 +1,5 @@
-//! Cost of tasks on AWS: the real engines run scenarios on an emulator with a meter, and a price list turns the usage into dollars.
+//! Cost of tasks on AWS: the real engines run scenarios on an emulator with a meter, and a price list turns
+//! the usage into dollars.
 
 mod clock;
 pub mod context;

@@ -31,7 +31,8 @@ pub enum Cache {
     None,
     /// The disk can lose any of them. The program syncs every COMMIT, as nobat does.
     Forgets,
-    /// The disk can lose any of them, and COMMITs are not synced, as with SQLite's `synchronous=NORMAL`: accepted tasks can be lost.
+    /// The disk can lose any of them, and COMMITs are not synced, as with SQLite's `synchronous=NORMAL`:
+    /// accepted tasks can be lost.
     ForgetsCommits,
 }
 
@@ -86,8 +87,11 @@ impl Disk {
     /// Returns the environment variables that put a program on this disk.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |path: &Path| path.display().to_string();
-        let mut variables =
-            vec![("LD_PRELOAD", text(&self.library())), ("DISK_FOLDER", text(&self.folder)), ("DISK_FAULT", text(&self.fault()))];
+        let mut variables = vec![
+            ("LD_PRELOAD", text(&self.library())),
+            ("DISK_FOLDER", text(&self.folder)),
+            ("DISK_FAULT", text(&self.fault())),
+        ];
         if self.cache != Cache::None {
             variables.push(("DISK_UNDO", text(&self.undo())));
         }
@@ -114,14 +118,16 @@ impl Disk {
 
     /// Cuts the power after the program has been killed: some unsynced writes of each file are lost.
     ///
-    /// Either all of them are lost, or the latest, or any sectors of any of them, because a disk writes in its own order.
+    /// Either all of them are lost, or the latest, or any sectors of any of them, because a disk writes in
+    /// its own order.
     pub fn cut(&self, chance: &mut StdRng, losses: &mut Losses) -> anyhow::Result<()> {
         losses.cuts += 1;
         let rest = [Rest::Nothing, Rest::Earliest, Rest::Sectors][chance.random_range(0..3)];
         for entry in self.undo().read_dir()? {
             let undo = entry?.path();
             let file = self.folder.join(undo.file_stem().context("the undo log has a name")?);
-            let lost = undo::undo(&undo, &file, rest, chance).with_context(|| format!("{} cannot be undone", file.display()))?;
+            let lost = undo::undo(&undo, &file, rest, chance)
+                .with_context(|| format!("{} cannot be undone", file.display()))?;
             losses.count(&file, lost);
             std::fs::remove_file(undo)?;
         }

@@ -86,9 +86,13 @@ impl World {
     pub async fn with_handles(soft: u32, hard: u32, flags: &[&str]) -> Self {
         let mut world = Self::new(Program::Nobat, flags).await;
         let script = world.scratch.path().join("limited");
-        let text = format!("#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec '{}' \"$@\"\n", world.program.display());
+        let text = format!(
+            "#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec '{}' \"$@\"\n",
+            world.program.display()
+        );
         std::fs::write(&script, text).expect("the script can be written");
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("the script can be made executable");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))
+            .expect("the script can be made executable");
         world.program = script;
         world.go_on().await;
         world
@@ -117,7 +121,9 @@ impl World {
     pub async fn try_to_go_on(&mut self) -> anyhow::Result<()> {
         assert!(self.process.is_none(), "the program is not running");
         let data = ["--data".to_owned(), self.data().display().to_string()];
-        self.process = Some(Process::start(&self.program, &[&data, self.flags.as_slice()].concat(), &self.variables).await?);
+        self.process = Some(
+            Process::start(&self.program, &[&data, self.flags.as_slice()].concat(), &self.variables).await?,
+        );
         Ok(())
     }
 
@@ -137,18 +143,31 @@ impl World {
 
     /// Kills the program (SIGKILL).
     pub async fn kill(&mut self) {
-        let log = self.process.take().expect("the program is running").kill().await.expect("the program can be killed");
+        let log = self
+            .process
+            .take()
+            .expect("the program is running")
+            .kill()
+            .await
+            .expect("the program can be killed");
         self.log.extend(log);
     }
 
     /// Stops the program (SIGTERM) and waits for its end, which must be with exit code 0.
     pub async fn stop(&mut self) {
-        let (status, log) = self.process.take().expect("the program is running").terminate().await.expect("the program can be stopped");
+        let (status, log) = self
+            .process
+            .take()
+            .expect("the program is running")
+            .terminate()
+            .await
+            .expect("the program can be stopped");
         self.log.extend(log);
         assert_eq!(status.code(), Some(0), "{}", self.log.join("\n"));
     }
 
-    /// Ends the story: all tasks must have ended, the program must stop with exit code 0, and its log must hold no error and no panic.
+    /// Ends the story: all tasks must have ended, the program must stop with exit code 0, and its log must
+    /// hold no error and no panic.
     pub async fn end(mut self) {
         let tasks = self.tasks("").await;
         let left: Vec<_> = tasks.iter().filter(|task| !has_ended(task)).collect();
@@ -218,12 +237,16 @@ impl World {
 
     /// Sends a `GET` request.
     pub async fn get(&self, path: &str) -> Answer {
-        exchange(self.address(), "GET", path, &[], "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        exchange(self.address(), "GET", path, &[], "")
+            .await
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// Sends a `GET` request with more headers.
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        exchange(self.address(), "GET", path, headers, "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        exchange(self.address(), "GET", path, headers, "")
+            .await
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// Sends a `POST` request with a JSON body.
@@ -240,7 +263,9 @@ impl World {
     /// Sends a request with a JSON body, or without a body if it is `null`.
     pub async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        exchange(self.address(), method, path, &[], &body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+        exchange(self.address(), method, path, &[], &body)
+            .await
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// Submits a task, which must be accepted, and returns it.
@@ -260,7 +285,8 @@ impl World {
         self.wait(task, 20.0, has_ended).await
     }
 
-    /// Waits until `is_so` accepts the task, and returns it. The server holds each request for 0.1 seconds, so that this is no busy loop.
+    /// Waits until `is_so` accepts the task, and returns it. The server holds each request for 0.1 seconds,
+    /// so that this is no busy loop.
     pub async fn until(&self, task: &Value, is_so: impl Fn(&Value) -> bool) -> Value {
         self.wait(task, 0.1, is_so).await
     }
@@ -285,7 +311,10 @@ impl World {
             if is_so(&task) {
                 return task;
             }
-            assert!(begun.elapsed() < PATIENCE, "the task did not reach the expected state in time: {task:#}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the task did not reach the expected state in time: {task:#}"
+            );
         }
     }
 }
@@ -313,12 +342,20 @@ pub fn from_now(duration: Duration) -> String {
 
 /// Returns the time in a field of a task or an attempt.
 pub fn moment(task: &Value, field: &str) -> Timestamp {
-    task[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("`{field}` is no timestamp: {task:#}"))
+    task[field]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("`{field}` is no timestamp: {task:#}"))
 }
 
-/// Returns the lines of a log that no run should leave: errors and panics, except the panics that a `noop` task ordered.
+/// Returns the lines of a log that no run should leave: errors and panics, except the panics that a `noop`
+/// task ordered.
 pub fn complaints(log: &[String]) -> Vec<&str> {
-    let is_ordered = |line: &str| line.contains("a handler or a request panicked") && line.contains("worker/src/handlers/noop.rs");
-    let is_complaint = |line: &&str| (line.contains(r#""level":"ERROR""#) || line.contains("panicked at")) && !is_ordered(line);
+    let is_ordered = |line: &str| {
+        line.contains("a handler or a request panicked") && line.contains("worker/src/handlers/noop.rs")
+    };
+    let is_complaint = |line: &&str| {
+        (line.contains(r#""level":"ERROR""#) || line.contains("panicked at")) && !is_ordered(line)
+    };
     log.iter().map(String::as_str).filter(is_complaint).collect()
 }

@@ -25,9 +25,16 @@ pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Times
         version: 1,
     };
     let object = key.id().to_string();
-    let entry =
-        Entry { tenant: tenant.clone(), at: now, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: rand::random() };
-    let written = backend.config.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
+    let entry = Entry {
+        tenant: tenant.clone(),
+        at: now,
+        actor: Actor::Operator,
+        action: Action::KeyCreated,
+        target: object,
+        mark: rand::random(),
+    };
+    let written =
+        backend.config.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(written, RecordResult::Done);
     text
 }

@@ -1,7 +1,8 @@
 //! The real program, killed repeatedly under load, and a check that no task is lost.
 //!
-//! Clients submit tasks that call a ledger. The ledger and the clients are never killed, and record what they did and saw. At the
-//! end, the [`checker`] compares both records. Its terms are those of Jepsen's *total queue*.
+//! Clients submit tasks that call a ledger. The ledger and the clients are never killed, and record what they
+//! did and saw. At the end, the [`checker`] compares both records. Its terms are those of Jepsen's *total
+//! queue*.
 
 pub mod checker;
 pub mod client;

@@ -1,8 +1,9 @@
 //! Model of the cloud backend: a separate table and queue, by the design's rules for AWS.
 //!
-//! It is no third backend. The conformance suite is tested on it, and the simulation uses it in place of `DynamoDB` and SQS.
-//! If its [`Habits`] say so, it does everything that they are documented to do. Messages come twice, late, or after their
-//! deletion. Indexes lag. Expired items stay. A repeated write finds itself already made.
+//! It is no third backend. The conformance suite is tested on it, and the simulation uses it in place of
+//! `DynamoDB` and SQS. If its [`Habits`] say so, it does everything that they are documented to do. Messages
+//! come twice, late, or after their deletion. Indexes lag. Expired items stay. A repeated write finds itself
+//! already made.
 
 pub mod backend_quirks;
 pub mod calls;
@@ -43,10 +44,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Creates an empty model with these habits. `worker` is the maximum time that a worker takes for a batch.
-    pub fn new(time: &Arc<Time>, retention: Duration, worker: Duration, calls: Arc<Calls>, habits: &Arc<dyn Habits>) -> Self {
+    /// Creates an empty model with these habits. `worker` is the maximum time that a worker takes for a
+    /// batch.
+    pub fn new(
+        time: &Arc<Time>,
+        retention: Duration,
+        worker: Duration,
+        calls: Arc<Calls>,
+        habits: &Arc<dyn Habits>,
+    ) -> Self {
         let queue = |timeout: Duration, dead_letters| {
-            Arc::new(ModelQueue::new(time.clone(), habits.clone(), timeout * VISIBILITY_TIMEOUTS, dead_letters))
+            Arc::new(ModelQueue::new(
+                time.clone(),
+                habits.clone(),
+                timeout * VISIBILITY_TIMEOUTS,
+                dead_letters,
+            ))
         };
         let dead_letters = queue(DEAD_LETTER_TIMEOUT, None);
         let store = ModelStore::new(time.clone(), retention, Removal::ByItself, calls, habits.clone());
@@ -56,7 +69,12 @@ impl Model {
     /// Returns the model as a backend for the engines.
     pub fn backend(&self) -> Backend {
         let registry = self.store.registry();
-        Backend { store: self.store.clone(), queue: self.queue.clone(), config: registry.clone(), limiters: registry }
+        Backend {
+            store: self.store.clone(),
+            queue: self.queue.clone(),
+            config: registry.clone(),
+            limiters: registry,
+        }
     }
 }
 

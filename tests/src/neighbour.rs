@@ -1,8 +1,9 @@
-//! Effect of an endpoint that is down: number of its calls, and delay of another endpoint. The real engines run on a real store in virtual
-//! time.
+//! Effect of an endpoint that is down: number of its calls, and delay of another endpoint. The real engines
+//! run on a real store in virtual time.
 //!
-//! For half an hour only one endpoint is called, at random times. Then many tasks come for another endpoint, which is down for half an hour
-//! and healthy after that. Every store call takes time, so refused tasks delay the others.
+//! For half an hour only one endpoint is called, at random times. Then many tasks come for another endpoint,
+//! which is down for half an hour and healthy after that. Every store call takes time, so refused tasks delay
+//! the others.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -122,7 +123,11 @@ impl Handler for Well {
 
     async fn run(&self, _: Value, context: &TaskContext) -> Result<(), Failure> {
         if let Some(came) = self.0.came.lock().expect("the lock is not poisoned").remove(&context.name.id) {
-            self.0.waited.lock().expect("the lock is not poisoned").push((came, self.0.time.now().since(came)));
+            self.0
+                .waited
+                .lock()
+                .expect("the lock is not poisoned")
+                .push((came, self.0.time.now().since(came)));
         }
         self.0.clock.sleep(Duration::from_millis(self.0.dice.between(20, 200))).await;
         Ok(())
@@ -148,9 +153,13 @@ pub fn play(plan: Plan, time: &Arc<Time>, backend: &Backend) -> Seen {
     let (staged, shared) = (Arc::clone(&stage), backend.clone());
     executor.add("worker".to_owned(), move || Box::pin(work(Arc::clone(&staged), shared.clone())));
     let (staged, shared, planned) = (Arc::clone(&stage), backend.clone(), Arc::clone(&plan));
-    executor.add("sweeper".to_owned(), move || Box::pin(sweep(Arc::clone(&staged), shared.clone(), planned.sweep)));
+    executor.add("sweeper".to_owned(), move || {
+        Box::pin(sweep(Arc::clone(&staged), shared.clone(), planned.sweep))
+    });
     let (staged, planned) = (Arc::clone(&stage), Arc::clone(&plan));
-    executor.add("clients".to_owned(), move || Box::pin(submit(Arc::clone(&staged), backend.clone(), Arc::clone(&planned))));
+    executor.add("clients".to_owned(), move || {
+        Box::pin(submit(Arc::clone(&staged), backend.clone(), Arc::clone(&planned)))
+    });
     let end = stage.begun + HALF * 2 + AFTER;
     while time.now() < end && stage.crowd_done.load(Ordering::Relaxed) < plan.crowd {
         match executor.step(&stage.dice) {
@@ -165,8 +174,11 @@ impl Stage {
     fn seen(&self) -> Seen {
         let waited = self.waited.lock().expect("the lock is not poisoned");
         let half = |from: Timestamp| {
-            let mut times: Vec<Duration> =
-                waited.iter().filter(|(came, _)| (from..from + HALF).contains(came)).map(|(_, waited)| *waited).collect();
+            let mut times: Vec<Duration> = waited
+                .iter()
+                .filter(|(came, _)| (from..from + HALF).contains(came))
+                .map(|(_, waited)| *waited)
+                .collect();
             times.sort_unstable();
             (times.len(), times[(times.len() * 99).div_ceil(100) - 1])
         };
@@ -183,7 +195,13 @@ impl Stage {
 /// Runs the worker.
 async fn work(stage: Arc<Stage>, backend: Backend) {
     let handlers = Handlers::new().with(Ill(Arc::clone(&stage))).with(Well(Arc::clone(&stage)));
-    let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), ConfigEpoch::default());
+    let runner = Runner::new(
+        backend,
+        handlers,
+        Arc::clone(&stage.clock) as Arc<dyn Clock>,
+        stage.dice.clone(),
+        ConfigEpoch::default(),
+    );
     serve(&runner, CONCURRENCY).await;
 }
 
@@ -195,7 +213,8 @@ async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {
     }
 }
 
-/// Creates both endpoints. Then submits tasks for the healthy endpoint all the time, and the other tasks at half time.
+/// Creates both endpoints. Then submits tasks for the healthy endpoint all the time, and the other tasks at
+/// half time.
 async fn submit(stage: Arc<Stage>, backend: Backend, plan: Arc<Plan>) {
     for kind in [Well::KIND, Ill::KIND] {
         name(&stage, &backend, kind).await;

@@ -1,8 +1,9 @@
 //! Noisy neighbour: the latencies of a quiet tenant while a stranger or another tenant attacks.
 //!
-//! Three processes: the server, which is the real program; the attacker; and this one, with the quiet tenant and its endpoint. The quiet
-//! tenant submits, reads and receives at a steady rate, first alone and then under one attack, on the same server. The attacker runs at the
-//! lowest scheduling priority, so that the server does not pay for the attacker's processor time.
+//! Three processes: the server, which is the real program; the attacker; and this one, with the quiet tenant
+//! and its endpoint. The quiet tenant submits, reads and receives at a steady rate, first alone and then
+//! under one attack, on the same server. The attacker runs at the lowest scheduling priority, so that the
+//! server does not pay for the attacker's processor time.
 
 pub mod attack;
 pub mod attacks;
@@ -64,11 +65,18 @@ pub enum Store {
 }
 
 impl Store {
-    /// Returns the attacks for this backend. Attacks on connections and bodies do not reach the store, so they run on a file only.
+    /// Returns the attacks for this backend. Attacks on connections and bodies do not reach the store, so
+    /// they run on a file only.
     pub fn attacks(self) -> Vec<Attack> {
         match self {
             Self::Sqlite => Attack::value_variants().to_vec(),
-            Self::Aws => vec![Attack::FilteredLists, Attack::BadKeys, Attack::LimitKeys, Attack::DrippingEndpoint, Attack::Submissions],
+            Self::Aws => vec![
+                Attack::FilteredLists,
+                Attack::BadKeys,
+                Attack::LimitKeys,
+                Attack::DrippingEndpoint,
+                Attack::Submissions,
+            ],
         }
     }
 }
@@ -104,10 +112,21 @@ pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     // A file has one owner at a time.
     drop(backend);
     flags.extend(["--allow-private-networks", "127.0.0.0/8"].map(str::to_owned));
-    let server = Process::start_after(&setup(plan.attack, scratch.path())?, &Program::Nobat.path(), &flags, &variables).await?;
+    let server = Process::start_after(
+        &setup(plan.attack, scratch.path())?,
+        &Program::Nobat.path(),
+        &flags,
+        &variables,
+    )
+    .await?;
     let host = if names.is_some() { QUIET_NAME } else { "127.0.0.1" };
     let quiet = Quiet::start(server.address(), quiet_key.as_str(), host, scratch.path()).await?;
-    let order = Order { attack: plan.attack, is_full: plan.is_full, server: server.address(), key: loud_key.as_str().to_owned() };
+    let order = Order {
+        attack: plan.attack,
+        is_full: plan.is_full,
+        server: server.address(),
+        key: loud_key.as_str().to_owned(),
+    };
     attacks::prepare(&order).await?;
     // The first requests open the file's pages and the connections.
     quiet.measure(Duration::from_secs(1)).await?;
@@ -137,21 +156,35 @@ impl Place {
             Store::Sqlite => {
                 let data = folder.join("nobat.db");
                 let backend = Sqlite::open(&data, RETENTION, Arc::new(SystemClock))?.backend();
-                Ok(Self { backend, flags: vec!["--data".to_owned(), data.display().to_string()], variables: Vec::new() })
+                Ok(Self {
+                    backend,
+                    flags: vec!["--data".to_owned(), data.display().to_string()],
+                    variables: Vec::new(),
+                })
             }
             Store::Aws => {
                 let emulator = Emulator::shared();
-                let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
-                let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+                let (table, queues) = (
+                    Table::create(emulator.client()).await,
+                    Queues::create(emulator.client(), VISIBILITY).await,
+                );
+                let settings = Settings {
+                    table: table.name().to_owned(),
+                    queue_url: queues.hints().to_owned(),
+                    retention: RETENTION,
+                };
                 let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
-                let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned).to_vec();
+                let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()]
+                    .map(str::to_owned)
+                    .to_vec();
                 Ok(Self { backend, flags, variables: emulator.variables().to_vec() })
             }
         }
     }
 }
 
-/// Creates keys of a quiet and of a loud tenant before the server starts, so that the server has no cache of them.
+/// Creates keys of a quiet and of a loud tenant before the server starts, so that the server has no cache of
+/// them.
 async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
     let mut made = Vec::new();
     for tenant in ["quiet", "loud"] {
@@ -188,7 +221,11 @@ fn setup(attack: Attack, folder: &Path) -> anyhow::Result<String> {
 impl Outcome {
     /// Returns the requests and deliveries of the quiet tenant that failed or took too long.
     pub fn failures(&self) -> Vec<&str> {
-        [&self.quiet.failures, &self.noisy.failures, &self.harmed].into_iter().flatten().map(String::as_str).collect()
+        [&self.quiet.failures, &self.noisy.failures, &self.harmed]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect()
     }
 }
 
@@ -209,6 +246,13 @@ impl fmt::Display for Outcome {
             |figures| figures.disk,
         ];
         let cells = parts.map(cell).join(" | ");
-        write!(f, "| {cells} | {} of {} | {} MiB | {} |", self.failures().len(), self.noisy.rounds, self.memory, self.report)
+        write!(
+            f,
+            "| {cells} | {} of {} | {} MiB | {} |",
+            self.failures().len(),
+            self.noisy.rounds,
+            self.memory,
+            self.report
+        )
     }
 }

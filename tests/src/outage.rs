@@ -1,8 +1,9 @@
 //! The real program while its table or its queue is unavailable, and a check that it recovers by itself.
 //!
-//! Users submit tasks at a steady rate and wait for their ends, also during the faults. The throughput is the number of ends that they see.
-//! The faults are those of a network (see [`crate::aws::fault_proxy`]), and a queue that comes back empty. At the end, the table itself is
-//! checked: every accepted task is there and done.
+//! Users submit tasks at a steady rate and wait for their ends, also during the faults. The throughput is the
+//! number of ends that they see. The faults are those of a network (see [`crate::aws::fault_proxy`]), and a
+//! queue that comes back empty. At the end, the table itself is checked: every accepted task is there and
+//! done.
 
 pub mod context;
 pub mod cycle;
@@ -95,7 +96,12 @@ impl Display for Report {
         let slowest = self.cycles.iter().map(|cycle| cycle.recovery).max().unwrap_or_default();
         let least = self.cycles.iter().map(Cycle::share).fold(f64::INFINITY, f64::min);
         writeln!(f, "{}", self.settlement)?;
-        writeln!(f, "slowest recovery {:.1} s, least throughput afterwards {:.0} % of before", slowest.as_secs_f64(), 100.0 * least)?;
+        writeln!(
+            f,
+            "slowest recovery {:.1} s, least throughput afterwards {:.0} % of before",
+            slowest.as_secs_f64(),
+            100.0 * least
+        )?;
         self.wrong.iter().try_for_each(|what| writeln!(f, "WRONG: {what}"))
     }
 }

@@ -1,4 +1,5 @@
-//! The real program with kinds that end or block it, restarted whenever it ends, with good tasks beside them all the time.
+//! The real program with kinds that end or block it, restarted whenever it ends, with good tasks beside them
+//! all the time.
 
 pub mod supervisor;
 
@@ -60,7 +61,8 @@ const HANDFUL: usize = 10;
 const PACE: Duration = Duration::from_millis(100);
 /// Pause before the next request to a program that is gone.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Time limit of a run, far beyond its usual duration. It includes the minute after which a blocked program ends.
+/// Time limit of a run, far beyond its usual duration. It includes the minute after which a blocked program
+/// ends.
 const PATIENCE: Duration = Duration::from_mins(20);
 
 impl Poison {
@@ -94,7 +96,8 @@ impl Plan {
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let scratch = Scratch::new()?;
     let supervisor = Supervisor::start(scratch.path().join("nobat.db")).await?;
-    let mut users = Users { supervisor: &supervisor, submitted: 0, slowest: Duration::ZERO, begun: Instant::now() };
+    let mut users =
+        Users { supervisor: &supervisor, submitted: 0, slowest: Duration::ZERO, begun: Instant::now() };
     let (mut bad, mut good) = (Vec::new(), Vec::new());
     for number in 0..plan.each * plan.poisons.len() {
         let poison = plan.poisons[number % plan.poisons.len()];
@@ -137,14 +140,14 @@ struct Users<'a> {
 impl Users<'_> {
     /// Submits a batch of good tasks. Each has enough attempts to meet one crash after another.
     async fn good(&mut self, tasks: &mut Vec<Value>) {
-        let task =
-            json!({"kind": "noop", "payload": {"sleep": WORK}, "retry": {"max_attempts": 50, "initial_delay": 0.05, "max_delay": 0.5}});
+        let task = json!({"kind": "noop", "payload": {"sleep": WORK}, "retry": {"max_attempts": 50, "initial_delay": 0.05, "max_delay": 0.5}});
         tasks.extend(self.submit(&task, HANDFUL).await);
     }
 
     async fn submit(&mut self, task: &Value, count: usize) -> Vec<Value> {
         self.submitted += 1;
-        let (key, batch) = (format!("batch-{}", self.submitted), json!({"tasks": vec![task; count]}).to_string());
+        let (key, batch) =
+            (format!("batch-{}", self.submitted), json!({"tasks": vec![task; count]}).to_string());
         let mut answer = self.ask("POST", "/v1/tasks/batch", &[("idempotency-key", &key)], &batch).await;
         let tasks = answer["data"].take();
         tasks.as_array().cloned().unwrap_or_else(|| panic!("the response has no tasks: {answer:#}"))

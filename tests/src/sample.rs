@@ -8,7 +8,9 @@ use nobat_core::json::Json;
 use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservation};
 use nobat_core::task::callback::Callback;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, Waiting};
+use nobat_core::task::{
+    Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, Waiting,
+};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
@@ -76,17 +78,26 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
         payload: json(text),
         options: Box::new(TaskOptions {
             timeout: Duration::from_millis(12_345),
-            retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: Some(Duration::from_millis(86_400_001)) },
+            retry: RetryPolicy {
+                schedule: Schedule::Exponential(exponential),
+                max_age: Some(Duration::from_millis(86_400_001)),
+            },
             expires_at: Some(now + Duration::from_hours(20)),
             callback: Some(Callback {
                 url: "https://example.com/done?a=1&b=%20#c".to_owned(),
                 on: vec![Outcome::Succeeded, Outcome::Expired],
                 retry: RetryPolicy { max_age: Some(Duration::from_hours(1)), ..RetryPolicy::default() },
             }),
-            labels: [("customer", "42"), ("empty", ""), ("greeting", "Salam, dünýä 🌍 'quoted' \"twice\" \\")]
-                .map(|(label, text)| (label.to_owned(), text.to_owned()))
-                .into(),
-            fingerprint: Some(Fingerprint(std::array::from_fn(|place| u8::try_from(place * 8).unwrap_or(255)))),
+            labels: [
+                ("customer", "42"),
+                ("empty", ""),
+                ("greeting", "Salam, dünýä 🌍 'quoted' \"twice\" \\"),
+            ]
+            .map(|(label, text)| (label.to_owned(), text.to_owned()))
+            .into(),
+            fingerprint: Some(Fingerprint(std::array::from_fn(|place| {
+                u8::try_from(place * 8).unwrap_or(255)
+            }))),
             parent: Some(TaskId::new(now, u128::MAX)),
             submitted_by: Some(KeyText::new([9; 20]).digest().id()),
             key_generation: Some(3),
@@ -114,7 +125,12 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
 
 /// Returns a task with a list of delays, the other ends, and no optional values.
 pub fn listed(number: u128, now: Timestamp) -> Task {
-    let delays = vec![Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3_001), Duration::from_hours(24 * 366)];
+    let delays = vec![
+        Duration::ZERO,
+        Duration::from_millis(1),
+        Duration::from_millis(3_001),
+        Duration::from_hours(24 * 366),
+    ];
     Task {
         options: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays), max_age: None },
@@ -138,8 +154,11 @@ pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
 
 /// Returns the task with a callback for every end.
 pub fn reported(mut task: Task) -> Task {
-    task.options.callback =
-        Some(Callback { url: "https://example.com/done".to_owned(), on: Outcome::ALL.to_vec(), retry: RetryPolicy::default() });
+    task.options.callback = Some(Callback {
+        url: "https://example.com/done".to_owned(),
+        on: Outcome::ALL.to_vec(),
+        retry: RetryPolicy::default(),
+    });
     task
 }
 

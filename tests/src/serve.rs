@@ -16,8 +16,11 @@ pub async fn serve(runner: &Runner, concurrency: usize) {
 }
 
 /// Receives as many deliveries as there is room for, and runs them concurrently, until it is dropped.
-pub async fn process_deliveries<Received, Run>(concurrency: usize, receive: impl Fn(usize) -> Received, run: impl Fn(Delivery) -> Run)
-where
+pub async fn process_deliveries<Received, Run>(
+    concurrency: usize,
+    receive: impl Fn(usize) -> Received,
+    run: impl Fn(Delivery) -> Run,
+) where
     Received: Future<Output = Vec<Delivery>>,
     Run: Future<Output = ()>,
 {

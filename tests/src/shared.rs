@@ -1,4 +1,5 @@
-//! Limit shared by many processes: the real engines on a real store, in virtual time, with many more tasks than the limit allows.
+//! Limit shared by many processes: the real engines on a real store, in virtual time, with many more tasks
+//! than the limit allows.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -125,7 +126,8 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     }
     let (staged, shared) = (Arc::clone(&stage), slow);
     executor.add("sweeper".to_owned(), move || {
-        let (stage, sweeper) = (Arc::clone(&staged), Sweeper { backend: shared.clone(), random: staged.dice.clone() });
+        let (stage, sweeper) =
+            (Arc::clone(&staged), Sweeper { backend: shared.clone(), random: staged.dice.clone() });
         Box::pin(async move {
             loop {
                 stage.clock.sleep(Duration::from_mins(1)).await;
@@ -150,7 +152,9 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
 
 /// Returns the maximum number of starts in any interval of this length.
 fn most_within(starts: &[Timestamp], length: Duration) -> usize {
-    let within = |(place, start): (usize, &Timestamp)| starts[place..].iter().take_while(|later| later.since(*start) < length).count();
+    let within = |(place, start): (usize, &Timestamp)| {
+        starts[place..].iter().take_while(|later| later.since(*start) < length).count()
+    };
     starts.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
@@ -168,11 +172,8 @@ fn write_limits(backend: &Backend, now: Timestamp) {
     let rate_limit = RateLimit { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
     let limits = Limits { rate: Some(rate_limit), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
-    let record = QueueConfig { limits, version: 1, ..QueueConfig::default() }.record(QueueConfig::record_name(
-        &tenant,
-        RecordKind::LimitKey,
-        &sample::name(KEY),
-    ));
+    let record = QueueConfig { limits, version: 1, ..QueueConfig::default() }
+        .record(QueueConfig::record_name(&tenant, RecordKind::LimitKey, &sample::name(KEY)));
     let (actor, action) = (Actor::Operator, Action::LimitsChanged);
     let entry = Entry { tenant, at: now, actor, action, target: KEY.to_owned(), mark: 0 };
     let written = backend.config.write(vec![record], entry).now_or_never();

@@ -1,8 +1,8 @@
 //! Simulation of everything that can go wrong, in an order that a seed decides and a second run repeats.
 //!
-//! The real engines work on a real store in virtual time. Calls fail, hang and lose their answers. Hints are lost and doubled.
-//! Processes crash or freeze at any point where they wait. The promises of the design are checked after every step, and once
-//! more when everything has come to rest. One seed is one run.
+//! The real engines work on a real store in virtual time. Calls fail, hang and lose their answers. Hints are
+//! lost and doubled. Processes crash or freeze at any point where they wait. The promises of the design are
+//! checked after every step, and once more when everything has come to rest. One seed is one run.
 
 pub mod actors;
 pub mod client;
@@ -102,7 +102,11 @@ pub fn simulate(seed: u64, subject: Subject) -> Result<Summary, Box<Violation>> 
 }
 
 /// Makes one run. With `sabotage`, the backend breaks a promise.
-pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) -> Result<Summary, Box<Violation>> {
+pub fn simulate_with(
+    seed: u64,
+    subject: Subject,
+    sabotage: Option<Sabotage>,
+) -> Result<Summary, Box<Violation>> {
     // Drawn from a separate generator, so that runs without limits are the same as before limits were added.
     let laid = limits::drawn(&Dice::seeded(!seed));
     let stage = Stage::new(seed, |dice| laid.over(subject.plan(dice)));
@@ -151,12 +155,20 @@ impl Subject {
     fn backend(self, stage: &Arc<Stage>, clock: &Arc<MachineClock>) -> (Backend, Option<Arc<ModelQueue>>) {
         match self {
             Self::Sqlite => {
-                let sqlite = nobat_sqlite::Sqlite::in_memory(RETENTION, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
+                let sqlite = nobat_sqlite::Sqlite::in_memory(RETENTION, clock.clone())
+                    .unwrap_or_else(|error| panic!("{error}"));
                 (sqlite.backend(), None)
             }
             Self::Model => {
-                let (habits, timeout): (Arc<dyn Habits>, _) = (stage.clone(), stage.plan.cloud.function_timeout);
-                let model = Model::new(&stage.time, RETENTION, timeout.unwrap_or_default(), stage.calls.clone(), &habits);
+                let (habits, timeout): (Arc<dyn Habits>, _) =
+                    (stage.clone(), stage.plan.cloud.function_timeout);
+                let model = Model::new(
+                    &stage.time,
+                    RETENTION,
+                    timeout.unwrap_or_default(),
+                    stage.calls.clone(),
+                    &habits,
+                );
                 (model.backend(), Some(model.dead_letters))
             }
         }
@@ -183,7 +195,10 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|subject| subject.as_str() == word).ok_or_else(|| format!("`{word}` is neither `sqlite` nor `model`"))
+        Self::ALL
+            .into_iter()
+            .find(|subject| subject.as_str() == word)
+            .ok_or_else(|| format!("`{word}` is neither `sqlite` nor `model`"))
     }
 }
 
@@ -194,6 +209,9 @@ impl fmt::Display for Violation {
         }
         writeln!(f, "{}", self.what)?;
         let (subject, seed) = (self.subject.as_str(), self.seed);
-        write!(f, "seed {seed} on {subject}; to repeat: cargo run -p nobat-tests --bin simulate -- --backend {subject} --seed {seed}")
+        write!(
+            f,
+            "seed {seed} on {subject}; to repeat: cargo run -p nobat-tests --bin simulate -- --backend {subject} --seed {seed}"
+        )
     }
 }

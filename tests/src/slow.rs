@@ -12,7 +12,9 @@ use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::limits::{LimiterKey, LimiterState};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskStore};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskStore,
+};
 use nobat_core::service::backend::Backend;
 use nobat_core::task::lifecycle::Change;
 use nobat_core::task::{Task, TaskKey};
@@ -57,7 +59,12 @@ impl TaskStore for Slow {
         self.call(self.inner.store.get(name, now)).await
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         self.call(self.inner.store.claim(name, until, now)).await
     }
 
@@ -65,7 +72,13 @@ impl TaskStore for Slow {
         self.call(self.inner.store.commit(change, now)).await
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         self.call(self.inner.store.heartbeat(name, token, until, progress)).await
     }
 
@@ -104,7 +117,13 @@ impl LimiterStore for Slow {
         self.call(self.inner.limiters.read(name)).await
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         self.call(self.inner.limiters.write(name, limiter, over, now)).await
     }
 }
@@ -115,7 +134,13 @@ impl ConfigStore for Slow {
         self.call(self.inner.config.find(name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        sort: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         self.call(self.inner.config.page(tenant, sort, after, limit)).await
     }
 
@@ -123,7 +148,12 @@ impl ConfigStore for Slow {
         self.call(self.inner.config.write(records, entry)).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         self.call(self.inner.config.remove(name, version, entry)).await
     }
 
@@ -131,7 +161,13 @@ impl ConfigStore for Slow {
         self.call(self.inner.config.audit(query, now)).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
         self.call(self.inner.config.take(tenant, rate, wanted, now)).await
     }
 }

@@ -11,7 +11,8 @@ use crate::harness::program::workspace;
 pub enum Tools {
     /// Emulator of AWS, for Python.
     Emulator,
-    /// Tools that build the functions and deploy SAM's template, for Python: `sam`, `cargo-lambda`, `cfn-lint`.
+    /// Tools that build the functions and deploy SAM's template, for Python: `sam`, `cargo-lambda`,
+    /// `cfn-lint`.
     Deployment,
     /// Tool that deploys the CDK app: `cdk`, from npm.
     Cdk,
@@ -24,10 +25,13 @@ pub enum Tools {
 impl Tools {
     /// Installs the programs if necessary, and returns their folder.
     ///
-    /// Concurrent test binaries wait for the first one. A failure names the missing requirement: no test is skipped.
+    /// Concurrent test binaries wait for the first one. A failure names the missing requirement: no test is
+    /// skipped.
     pub fn programs(self) -> PathBuf {
-        fs::create_dir_all(folder()).unwrap_or_else(|error| panic!("{} cannot be created: {error}", folder().display()));
-        let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase())).expect("the lock file can be created");
+        fs::create_dir_all(folder())
+            .unwrap_or_else(|error| panic!("{} cannot be created: {error}", folder().display()));
+        let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase()))
+            .expect("the lock file can be created");
         lock.lock().expect("the lock file can be locked");
         if !self.is_installed() {
             self.install();
@@ -39,9 +43,11 @@ impl Tools {
         }
     }
 
-    /// Returns true if the installation matches the present recipe. The stamp is written last, after a successful installation.
+    /// Returns true if the installation matches the present recipe. The stamp is written last, after a
+    /// successful installation.
     fn is_installed(self) -> bool {
-        let recipe = fs::read(self.recipe()).unwrap_or_else(|error| panic!("{} cannot be read: {error}", self.recipe().display()));
+        let recipe = fs::read(self.recipe())
+            .unwrap_or_else(|error| panic!("{} cannot be read: {error}", self.recipe().display()));
         fs::read(self.stamp()).is_ok_and(|stamp| stamp == recipe)
     }
 
@@ -49,7 +55,11 @@ impl Tools {
         match self {
             Self::Emulator | Self::Deployment | Self::WebhooksPython => {
                 self.run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(self.home()));
-                self.run(Command::new(self.home().join("bin/pip")).args(["install", "--requirement"]).arg(self.recipe()));
+                self.run(
+                    Command::new(self.home().join("bin/pip"))
+                        .args(["install", "--requirement"])
+                        .arg(self.recipe()),
+                );
             }
             Self::Cdk | Self::WebhooksNode => {
                 let package = self.recipe().with_file_name("");
@@ -92,14 +102,24 @@ impl Tools {
             Self::WebhooksPython => {
                 "the tests of signatures need Python 3.10 or newer with its venv module (Debian: python3-venv), and PyPI"
             }
-            Self::WebhooksNode => "the tests of signatures need Node.js 20 or newer with npm, and npm's registry",
+            Self::WebhooksNode => {
+                "the tests of signatures need Node.js 20 or newer with npm, and npm's registry"
+            }
         }
     }
 
     fn run(self, command: &mut Command) {
-        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{}: {command:?}: {error}", self.needs()));
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {command:?}: {error}", self.needs()));
         let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}: {command:?} failed:\n{}", self.needs(), String::from_utf8_lossy(&said));
+        assert!(
+            output.status.success(),
+            "{}: {command:?} failed:\n{}",
+            self.needs(),
+            String::from_utf8_lossy(&said)
+        );
     }
 }
 

@@ -27,7 +27,8 @@ impl Library {
     /// All libraries.
     pub const ALL: [Self; 3] = [Self::Python, Self::JavaScript, Self::Rust];
 
-    /// Installs the library if necessary. Call it before signing: the installation takes longer than signatures are valid.
+    /// Installs the library if necessary. Call it before signing: the installation takes longer than
+    /// signatures are valid.
     pub fn install(self) {
         match self {
             Self::Python => drop(Tools::WebhooksPython.programs()),
@@ -39,11 +40,16 @@ impl Library {
     /// Returns for each request true if the library accepts its signature with this secret.
     pub fn takes(self, secret: &str, requests: &[Received]) -> Vec<bool> {
         match self {
-            Self::Python => run(&Tools::WebhooksPython.programs().join("python"), "verify.py", secret, requests),
+            Self::Python => {
+                run(&Tools::WebhooksPython.programs().join("python"), "verify.py", secret, requests)
+            }
             Self::JavaScript => run(&"node".into(), "verify.mjs", secret, requests),
             Self::Rust => {
                 let webhook = Webhook::new(secret).expect("the secret is valid");
-                requests.iter().map(|request| webhook.verify(&request.body, &request.headers).is_ok()).collect()
+                requests
+                    .iter()
+                    .map(|request| webhook.verify(&request.body, &request.headers).is_ok())
+                    .collect()
             }
         }
     }
@@ -53,18 +59,27 @@ impl Library {
 fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> Vec<bool> {
     let scratch = Scratch::new().expect("the directory can be created");
     let file = scratch.path().join("requests");
-    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>()).expect("the file can be written");
+    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>())
+        .expect("the file can be written");
     let script = workspace().join("tests/webhooks").join(script);
     let requests = Stdio::from(std::fs::File::open(&file).expect("the file can be opened"));
-    let output =
-        Command::new(program).arg(script).stdin(requests).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let output = Command::new(program)
+        .arg(script)
+        .stdin(requests)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("the script printed neither true nor false: {line}"))).collect()
+    said.lines()
+        .map(|line| {
+            line.parse().unwrap_or_else(|_| panic!("the script printed neither true nor false: {line}"))
+        })
+        .collect()
 }
 
 fn line(secret: &str, request: &Received) -> String {
-    let headers: BTreeMap<&str, &str> = request.headers.keys().map(|name| (name.as_str(), request.header(name.as_str()))).collect();
+    let headers: BTreeMap<&str, &str> =
+        request.headers.keys().map(|name| (name.as_str(), request.header(name.as_str()))).collect();
     let body = std::str::from_utf8(&request.body).expect("the body is UTF-8");
     format!("{}\n", json!({"secret": secret, "headers": headers, "body": body}))
 }

@@ -1,10 +1,10 @@
-//! End-to-end tests of nobat on AWS, on stacks that are deployed as users do it, once by SAM and once by CDK. IAM is enforced, so the
-//! functions may do only what their roles allow.
+//! End-to-end tests of nobat on AWS, on stacks that are deployed as users do it, once by SAM and once by CDK.
+//! IAM is enforced, so the functions may do only what their roles allow.
 
 /// Makes a test of every function for each source of a stack.
 ///
-/// The tests of one stack wait for each other. Their names end with the source, so that two test threads, which take tests by name, work
-/// on different stacks.
+/// The tests of one stack wait for each other. Their names end with the source, so that two test threads,
+/// which take tests by name, work on different stacks.
 macro_rules! on_each_deployment {
     ($($test:ident),* $(,)?) => {
         $(mod $test {

@@ -35,8 +35,15 @@ impl Cloud {
     async fn start() -> Self {
         let emulator = Emulator::shared();
         let tap = Tap::before(emulator.address()).await.unwrap();
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_secs(30)).await);
-        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let (table, queues) = (
+            Table::create(emulator.client()).await,
+            Queues::create(emulator.client(), Duration::from_secs(30)).await,
+        );
+        let settings = Settings {
+            table: table.name().to_owned(),
+            queue_url: queues.hints().to_owned(),
+            retention: RETENTION,
+        };
         let backend = nobat_aws::connect_to_emulator(&settings, &tap.url()).await;
         Self { backend, table, queues, tap, now: sample::start() }
     }
@@ -102,15 +109,24 @@ fn succeed(task: &Task) -> Event {
 #[tokio::test]
 async fn write_with_a_lost_response_is_recognized() {
     let cloud = Cloud::start().await;
-    let task = cloud.with_lost_response(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))])).await.remove(0);
-    let batch = cloud.with_lost_response(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect())).await;
+    let task = cloud
+        .with_lost_response(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))]))
+        .await
+        .remove(0);
+    let batch = cloud
+        .with_lost_response(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect()))
+        .await;
     let running = cloud.with_lost_response(cloud.claim(&task.key())).await;
     assert_eq!((running.token, running.attempt), (1, 1));
     let ended = cloud.with_lost_response(cloud.apply(&running, succeed(&running))).await;
     assert_eq!(cloud.get(&task.key()).await, ended);
     let canceled = cloud.with_lost_response(cloud.apply(&batch[0], Event::Cancel)).await;
     assert_eq!(cloud.get(&canceled.key()).await, canceled);
-    assert_eq!(cloud.table.items().await.len(), 12, "ten tasks of the batch, one single task and its callback");
+    assert_eq!(
+        cloud.table.items().await.len(),
+        12,
+        "ten tasks of the batch, one single task and its callback"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +177,11 @@ async fn payload_of_a_refused_request_expires_after_a_day() {
     let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes).collect();
     goes.sort_unstable();
     let day = cloud.now + Duration::from_hours(24);
-    assert_eq!(goes, [None, Some(day.millis() / 1_000 + 1)], "the payload of the accepted request does not expire");
+    assert_eq!(
+        goes,
+        [None, Some(day.millis() / 1_000 + 1)],
+        "the payload of the accepted request does not expire"
+    );
 }
 
 #[tokio::test]
@@ -194,7 +214,8 @@ async fn callback_payload_of_a_failed_write_expires() {
 #[tokio::test]
 async fn every_hint_carries_its_tenant_as_message_group() {
     let mut cloud = Cloud::start().await;
-    let of = |number, tenant: &str| Task { tenant: sample::tenant(tenant), ..sample::task(number, cloud.now) };
+    let of =
+        |number, tenant: &str| Task { tenant: sample::tenant(tenant), ..sample::task(number, cloud.now) };
     let tasks = vec![of(1, "acme"), of(2, "other")];
     for task in &tasks {
         cloud.backend.accept(vec![task.clone()], cloud.now).await.unwrap();

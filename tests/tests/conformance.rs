@@ -29,7 +29,13 @@ mod sqlite_memory {
 
     async fn make(time: Arc<Time>) -> World {
         let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
-        World { backend: sqlite.backend(), time, hints: Hints::InTheStore, removal: Removal::ByPruning, keep: None }
+        World {
+            backend: sqlite.backend(),
+            time,
+            hints: Hints::InTheStore,
+            removal: Removal::ByPruning,
+            keep: None,
+        }
     }
 
     conformance_cases!(tests);
@@ -41,7 +47,13 @@ mod sqlite_file {
     async fn make(time: Arc<Time>) -> World {
         let scratch = Scratch::new().unwrap();
         let sqlite = Sqlite::open(&scratch.path().join("nobat.db"), RETENTION, time.clock()).unwrap();
-        World { backend: sqlite.backend(), time, hints: Hints::InTheStore, removal: Removal::ByPruning, keep: Some(Box::new(scratch)) }
+        World {
+            backend: sqlite.backend(),
+            time,
+            hints: Hints::InTheStore,
+            removal: Removal::ByPruning,
+            keep: Some(Box::new(scratch)),
+        }
     }
 
     conformance_cases!(tests);
@@ -51,7 +63,13 @@ mod model_backend {
     use super::*;
 
     async fn make(time: Arc<Time>) -> World {
-        World { backend: model::backend(&time, RETENTION), time, hints: Hints::Apart, removal: Removal::ByPruning, keep: None }
+        World {
+            backend: model::backend(&time, RETENTION),
+            time,
+            hints: Hints::Apart,
+            removal: Removal::ByPruning,
+            keep: None,
+        }
     }
 
     conformance_cases!(tests);
@@ -60,13 +78,19 @@ mod model_backend {
 mod aws {
     use super::*;
 
-    /// Visibility timeout: hints of a dropped worker reappear after 10 seconds. No case may take longer to settle its hints.
+    /// Visibility timeout: hints of a dropped worker reappear after 10 seconds. No case may take longer to
+    /// settle its hints.
     const VISIBILITY: Duration = Duration::from_secs(10);
 
     async fn make(time: Arc<Time>) -> World {
         let emulator = Emulator::shared();
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
-        let settings = nobat_aws::Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let (table, queues) =
+            (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let settings = nobat_aws::Settings {
+            table: table.name().to_owned(),
+            queue_url: queues.hints().to_owned(),
+            retention: RETENTION,
+        };
         let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
         World { backend, time, hints: Hints::Apart, removal: Removal::ByItself, keep: None }
     }

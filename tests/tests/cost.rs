@@ -52,7 +52,11 @@ async fn every_step_of_the_happy_path_costs_what_the_budget_says() {
     assert_eq!(stage.reading(), calls("UpdateItem", written(1.0), 0), "a claim changes no index");
     let event = Event::Succeed { token: claimed.token, result: sample::json(r#"{"ok":true}"#) };
     stage.backend.apply(&task.key(), Some(claimed), event, stage.time.now()).await.unwrap();
-    assert_eq!(stage.reading(), calls("UpdateItem", written(2.0), 0), "the item and the removal of its sweep mark");
+    assert_eq!(
+        stage.reading(),
+        calls("UpdateItem", written(2.0), 0),
+        "the item and the removal of its sweep mark"
+    );
 }
 
 /// Statistics, which will add 0.2 write units, do not exist yet.
@@ -62,7 +66,11 @@ async fn the_happy_path_stays_within_the_budget() {
     assert_eq!(ten.tasks, 10);
     let units = Units { write: 60.0, read: 0.0 };
     assert_eq!(ten.used, Used { units, sends: 10, batches: 1, requests: 10, held: Duration::ZERO });
-    assert_eq!(ten.used.batches * POLLER_REQUESTS, 2, "the poller of Lambda makes 0.2 requests to SQS for each task");
+    assert_eq!(
+        ten.used.batches * POLLER_REQUESTS,
+        2,
+        "the poller of Lambda makes 0.2 requests to SQS for each task"
+    );
     let a_million = Prices::read().bill(&ten).total();
     assert!(a_million < 5.60, "${a_million:.2} for a million tasks");
 }
@@ -75,15 +83,21 @@ async fn a_request_that_is_refused_is_counted() {
     stage.reading();
     let again = stage.backend.accept(vec![task], stage.time.now()).await.unwrap();
     assert!(matches!(again, InsertResult::Existing(_)), "{again:?}");
-    assert_eq!(stage.reading(), calls("PutItem", written(1.0), 0), "a refused write costs the size of the stored item, without indexes");
+    assert_eq!(
+        stage.reading(),
+        calls("PutItem", written(1.0), 0),
+        "a refused write costs the size of the stored item, without indexes"
+    );
 }
 
 #[tokio::test]
 async fn request_without_a_response_is_counted_as_unknown() {
     let emulator = Emulator::shared();
     let tap = Tap::before(emulator.address()).await.unwrap();
-    let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), LEASE).await);
-    let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: LEASE };
+    let (table, queues) =
+        (Table::create(emulator.client()).await, Queues::create(emulator.client(), LEASE).await);
+    let settings =
+        Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: LEASE };
     let meter = Meter::default();
     let backend = nobat_aws::connect_to_emulator_with(&settings, &tap.url(), &meter).await;
     tap.set(Flow::LosesNextReply);
@@ -91,7 +105,11 @@ async fn request_without_a_response_is_counted_as_unknown() {
     let inserted = backend.store.insert(vec![sample::task(1, now)], now).await.unwrap();
     assert!(matches!(inserted, InsertResult::Created(_)), "{inserted:?}");
     let usage = Usage { tries: 2, units: Units { write: 1.0, read: 0.0 }, unknown: 1 };
-    assert_eq!(meter.take(), calls("PutItem", usage, 0), "the first try wrote the item, so the second is refused");
+    assert_eq!(
+        meter.take(),
+        calls("PutItem", usage, 0),
+        "the first try wrote the item, so the second is refused"
+    );
 }
 
 #[tokio::test]
@@ -99,7 +117,11 @@ async fn cost_page_matches_the_generated_tables() {
     let tables = page::tables(&scenario::all().await, &scenario::idle_sweep().await, &Prices::read());
     let tables = tables + &page::limits(&starts::starts().await, &starts::heat());
     let page = fs::read_to_string(page::path()).unwrap();
-    assert_eq!(page, page::with_tables(&page, &tables), "run `cargo run --release -p nobat-tests --bin cost`");
+    assert_eq!(
+        page,
+        page::with_tables(&page, &tables),
+        "run `cargo run --release -p nobat-tests --bin cost`"
+    );
 }
 
 #[test]

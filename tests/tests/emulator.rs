@@ -26,7 +26,8 @@ async fn emulator_ends_with_its_parent_process() {
     let mut parent = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
     let line = lines.next_line().await.unwrap().expect("a line with the address");
-    let address = line.strip_prefix("export AWS_ENDPOINT_URL=http://").and_then(|address| address.parse().ok());
+    let address =
+        line.strip_prefix("export AWS_ENDPOINT_URL=http://").and_then(|address| address.parse().ok());
     let address = address.unwrap_or_else(|| panic!("no address: {line}"));
     assert_eq!(Client::new(address).sqs("ListQueues", &json!({})).await["QueueUrls"], json!([]));
     parent.kill().await.unwrap();

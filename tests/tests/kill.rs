@@ -23,19 +23,22 @@ async fn a_thousand_tasks_survive_ten_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_graceful_stops_lose_and_repeat_no_task() {
-    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::File, seed: 2 }).await;
+    let verdict =
+        verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::File, seed: 2 }).await;
     assert_eq!((verdict.attempted, verdict.duplicated), (1_000, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_tasks_survive_ten_kills_of_two_instances() {
-    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Kill, place: Place::Cloud, seed: 3 }).await;
+    let verdict =
+        verdict(Plan { tasks: 1_000, ends: 10, how: How::Kill, place: Place::Cloud, seed: 3 }).await;
     assert_eq!((verdict.attempted, verdict.kills), (1_000, 10));
     assert!(verdict.duplicated > 0, "no kill interrupted an attempt, so this run proves nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn graceful_stops_of_two_instances_lose_and_repeat_no_task() {
-    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::Cloud, seed: 4 }).await;
+    let verdict =
+        verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::Cloud, seed: 4 }).await;
     assert_eq!((verdict.attempted, verdict.duplicated), (1_000, 0));
 }

@@ -1,4 +1,5 @@
-//! Endpoint that is down for half an hour while many tasks wait for it: only probes call it, and another endpoint is not slowed down.
+//! Endpoint that is down for half an hour while many tasks wait for it: only probes call it, and another
+//! endpoint is not slowed down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,8 @@ use nobat_tests::size::size;
 use nobat_tests::time::Time;
 use tokio::runtime::Runtime;
 
-/// Maximum number of calls, in three parts. 64 calls ran when the circuit breaker opened. 9 started while the first failures were recorded.
-/// Probes come a little more than 30 seconds apart, so there are at most 60.
+/// Maximum number of calls, in three parts. 64 calls ran when the circuit breaker opened. 9 started while the
+/// first failures were recorded. Probes come a little more than 30 seconds apart, so there are at most 60.
 const MOST_CALLS: usize = 64 + 9 + 60;
 
 fn check(seen: &Seen, crowd: usize) {
@@ -37,17 +38,30 @@ fn failing_endpoint_does_not_slow_its_neighbour_on_sqlite() {
     let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
     let crowd = size(500, 10_000);
     let every = Duration::from_millis(u64::try_from(size(1_000, 200)).unwrap());
-    let plan = Plan { crowd, every, latency: Duration::from_millis(1), sweep: Duration::from_secs(1), runtime: None };
+    let plan = Plan {
+        crowd,
+        every,
+        latency: Duration::from_millis(1),
+        sweep: Duration::from_secs(1),
+        runtime: None,
+    };
     check(&play(plan, &time, &sqlite.backend()), crowd);
 }
 
-/// A table and a queue in memory, which have room for many tasks. Calls to the emulator would also take real time.
+/// A table and a queue in memory, which have room for many tasks. Calls to the emulator would also take real
+/// time.
 #[test]
 fn failing_endpoint_does_not_slow_its_neighbour_on_the_model() {
     let time = Time::at(sample::start());
     let crowd = size(500, 10_000);
     let every = Duration::from_millis(u64::try_from(size(2_000, 200)).unwrap());
-    let plan = Plan { crowd, every, latency: Duration::from_millis(5), sweep: Duration::from_mins(1), runtime: None };
+    let plan = Plan {
+        crowd,
+        every,
+        latency: Duration::from_millis(5),
+        sweep: Duration::from_mins(1),
+        runtime: None,
+    };
     check(&play(plan, &time, &model::backend(&time, RETENTION)), crowd);
 }
 
@@ -58,8 +72,15 @@ fn failing_endpoint_does_not_slow_its_neighbour_on_dynamodb() {
     let runtime = Runtime::new().unwrap();
     let emulator = Emulator::shared();
     let backend = runtime.block_on(async {
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_secs(90)).await);
-        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let (table, queues) = (
+            Table::create(emulator.client()).await,
+            Queues::create(emulator.client(), Duration::from_secs(90)).await,
+        );
+        let settings = Settings {
+            table: table.name().to_owned(),
+            queue_url: queues.hints().to_owned(),
+            retention: RETENTION,
+        };
         nobat_aws::connect_to_emulator(&settings, &emulator.url()).await
     });
     let queue = Arc::new(ModelQueue::new(Arc::clone(&time), Arc::new(Tame), Duration::from_secs(90), None));

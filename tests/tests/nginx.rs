@@ -1,5 +1,5 @@
-//! nginx in front of four nobats, tested by the script that users can run, too, and nginx as an endpoint. Only `.ci/run` runs these tests,
-//! because not every machine has nginx.
+//! nginx in front of four nobats, tested by the script that users can run, too, and nginx as an endpoint.
+//! Only `.ci/run` runs these tests, because not every machine has nginx.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -22,7 +22,8 @@ async fn run(variables: &[(&str, String)]) {
     let mut script = Command::new(workspace().join("infra/nginx/test"));
     script.arg(Program::Nobat.path()).envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
     let output = script.kill_on_drop(true).output().await.expect("bash");
-    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, complaints) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{complaints}");
     println!("{said}");
     assert!(said.contains("ok: no request failed during a rolling restart"), "{said}");
@@ -38,7 +39,8 @@ async fn rolling_restart_behind_nginx_succeeds_on_four_files() {
 #[ignore = "needs nginx and openssl"]
 async fn rolling_restart_behind_nginx_succeeds_on_one_table() {
     let emulator = Emulator::shared();
-    let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+    let (table, queues) =
+        (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
     let own = [("NOBAT_BACKEND", "aws"), ("NOBAT_TABLE", table.name()), ("NOBAT_QUEUE_URL", queues.hints())];
     let own = own.map(|(name, value)| (name, value.to_owned()));
     run(&[&emulator.variables()[..], &own].concat()).await;
@@ -61,7 +63,13 @@ async fn start_busy_nginx(folder: &Path, seconds: u32) -> (Child, String) {
     std::fs::write(folder.join("nginx.conf"), configuration).unwrap();
     std::fs::write(folder.join("busy"), "").unwrap();
     let mut nginx = Command::new("nginx");
-    nginx.arg("-c").arg(folder.join("nginx.conf")).arg("-p").arg(folder).stdin(Stdio::null()).kill_on_drop(true);
+    nginx
+        .arg("-c")
+        .arg(folder.join("nginx.conf"))
+        .arg("-p")
+        .arg(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let nginx = nginx.spawn().expect("nginx");
     let listens = async {
         while TcpStream::connect(address).await.is_err() {
@@ -96,9 +104,16 @@ async fn retry_after_of_nginx_holds_all_tasks_and_costs_no_attempt() {
     held(&world, &rest[0]).await;
     for task in rest.iter().chain([&first]) {
         let task = world.ended(task).await;
-        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "the only attempt succeeds");
+        assert_eq!(
+            (&task["status"], &task["attempt"]),
+            (&json!("succeeded"), &json!(1)),
+            "the only attempt succeeds"
+        );
         let last = task["attempts"].as_array().unwrap().last().unwrap();
-        assert!(moment(last, "started_at") >= until, "the attempt starts after the requested pause: {task:#}");
+        assert!(
+            moment(last, "started_at") >= until,
+            "the attempt starts after the requested pause: {task:#}"
+        );
     }
     let log = std::fs::read_to_string(world.folder().join("access.log")).unwrap();
     let statuses: Vec<&str> = log.lines().collect();

@@ -1,4 +1,5 @@
-//! Small noisy neighbours: under each attack, every request of the quiet tenant is answered, and every task succeeds at its first attempt.
+//! Small noisy neighbours: under each attack, every request of the quiet tenant is answered, and every task
+//! succeeds at its first attempt.
 //!
 //! These tests do not check latencies. `cargo run --release -p nobat-tests --bin noisy` measures them.
 
@@ -15,7 +16,13 @@ async fn run_attack(attack: Attack) -> Outcome {
 }
 
 async fn run_attack_on(store: Store, attack: Attack) -> Outcome {
-    let plan = Plan { attack, store, is_full: false, measured: Duration::from_secs(2), lead: Duration::from_secs(1) };
+    let plan = Plan {
+        attack,
+        store,
+        is_full: false,
+        measured: Duration::from_secs(2),
+        lead: Duration::from_secs(1),
+    };
     let outcome = run(plan, &ATTACKER).await.unwrap_or_else(|error| panic!("{error:#}"));
     println!("| {attack:?} {outcome}");
     assert!(outcome.failures().is_empty(), "{:#?}", outcome.failures());

@@ -17,13 +17,27 @@ fn threads() -> usize {
 
 async fn outcome(plan: Plan) -> Outcome {
     let outcome = run(plan).await.unwrap_or_else(|error| panic!("{plan:?}: {error:#}"));
-    println!("{plan:?}: {} restarts, {} good tasks, the slowest response took {:?}", outcome.restarts, outcome.good.len(), outcome.slowest);
-    assert!(outcome.restarts > 0 && outcome.restarts <= plan.most_restarts(), "{} restarts", outcome.restarts);
+    println!(
+        "{plan:?}: {} restarts, {} good tasks, the slowest response took {:?}",
+        outcome.restarts,
+        outcome.good.len(),
+        outcome.slowest
+    );
+    assert!(
+        outcome.restarts > 0 && outcome.restarts <= plan.most_restarts(),
+        "{} restarts",
+        outcome.restarts
+    );
     for (poison, task) in &outcome.bad {
-        assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
+        assert_eq!(
+            (&task["status"], &task["error"]["code"]),
+            (&json!("failed"), &json!("crashed")),
+            "{task:#}"
+        );
         let outcomes = attempts(task, "/outcome");
         // A task that only panics may be hit by another task's crash first.
-        let is_expected = |outcome: &String| outcome == "crashed" || (!poison.is_deadly() && outcome == "failed");
+        let is_expected =
+            |outcome: &String| outcome == "crashed" || (!poison.is_deadly() && outcome == "failed");
         assert!(outcomes.len() == plan.attempts && outcomes.iter().all(is_expected), "{task:#}");
     }
     assert!(outcome.good.len() >= plan.good);
@@ -31,7 +45,8 @@ async fn outcome(plan: Plan) -> Outcome {
     outcome
 }
 
-/// Checks that the task succeeded and that every attempt which a crash ended is on record before the last one.
+/// Checks that the task succeeded and that every attempt which a crash ended is on record before the last
+/// one.
 fn assert_done(task: &Value) {
     let outcomes = attempts(task, "/outcome");
     let (last, before) = outcomes.split_last().unwrap_or_else(|| panic!("no attempts: {task:#}"));
@@ -42,7 +57,9 @@ fn assert_done(task: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_kill_their_process_fail_and_others_succeed() {
-    let outcome = outcome(Plan { poisons: &Poison::SUDDEN, each: size(3, 10), attempts: 3, good: size(1_000, 10_000) }).await;
+    let outcome =
+        outcome(Plan { poisons: &Poison::SUDDEN, each: size(3, 10), attempts: 3, good: size(1_000, 10_000) })
+            .await;
     let spoiled = outcome.good.iter().filter(|task| task["attempt"] != 1).count();
     println!("crashes interrupted {spoiled} good tasks");
     assert!(spoiled > 0, "no crash interrupted another task, so this run proves nothing");
@@ -70,7 +87,11 @@ async fn program_with_blocked_threads_stops_on_sigterm() {
     world.go_on().await;
     for task in tasks {
         let task = world.ended(&task).await;
-        assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
+        assert_eq!(
+            (&task["status"], &task["error"]["code"]),
+            (&json!("failed"), &json!("crashed")),
+            "{task:#}"
+        );
     }
     world.stop().await;
 }

@@ -1,5 +1,5 @@
-//! The README's tour and every call of nobat in the docs, run as written. Only the ports are replaced, and `cargo run` by the program that
-//! is already built.
+//! The README's tour and every call of nobat in the docs, run as written. Only the ports are replaced, and
+//! `cargo run` by the program that is already built.
 
 use std::process::Stdio;
 
@@ -29,9 +29,13 @@ fn page(name: &str) -> String {
 
 /// Returns the blocks of shell commands below a heading of [`SECTIONS`].
 fn blocks(heading: &str) -> Vec<String> {
-    let (name, _) = SECTIONS.iter().find(|(_, known)| *known == heading).unwrap_or_else(|| panic!("{heading} is not in SECTIONS"));
+    let (name, _) = SECTIONS
+        .iter()
+        .find(|(_, known)| *known == heading)
+        .unwrap_or_else(|| panic!("{heading} is not in SECTIONS"));
     let page = page(name);
-    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("{name} has no {heading}"));
+    let (_, section) =
+        page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("{name} has no {heading}"));
     blocks_of(section.split("\n## ").next().unwrap_or_default())
 }
 
@@ -43,7 +47,10 @@ fn blocks_of(text: &str) -> Vec<String> {
 
 /// Returns the blocks in which curl calls nobat.
 fn calls_of(text: &str) -> Vec<String> {
-    blocks_of(text).into_iter().filter(|block| block.contains("curl ") && block.contains("127.0.0.1:8080")).collect()
+    blocks_of(text)
+        .into_iter()
+        .filter(|block| block.contains("curl ") && block.contains("127.0.0.1:8080"))
+        .collect()
 }
 
 /// Makes curl fail if the answer is an error.
@@ -66,7 +73,8 @@ async fn paste_with(blocks: &[String], world: &World, key: &str) -> Vec<String> 
         shell.env("NOBAT_KEY", key);
     }
     let output = shell.stdin(Stdio::null()).output().await.expect("bash");
-    let (printed, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (printed, complaints) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}: {printed}\n{complaints}", output.status);
     printed.split(MARK).map(|printed| printed.trim().to_owned()).collect()
 }
@@ -80,7 +88,8 @@ fn last(printed: &str) -> Value {
 #[tokio::test]
 async fn documented_callback_secret_calls_succeed() {
     let world = World::start().await;
-    let block = blocks("Report the end of a task").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
+    let block =
+        blocks("Report the end of a task").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block], &world).await.remove(0);
     let (set, rotated) = printed.split_once('\n').unwrap();
     for (answer, signing) in [(set, 1), (rotated, 2)] {
@@ -95,11 +104,15 @@ async fn documented_callback_secret_calls_succeed() {
 async fn documented_endpoint_calls_succeed() {
     let world = World::start().await;
     let block = blocks("Call an API").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
-    let printed = paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
+    let printed =
+        paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
     let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let [endpoint, task, paused, resumed, limiter] = answers.try_into().expect("five responses");
     assert!(endpoint["secret"].as_str().unwrap().starts_with("whsec_"), "{endpoint}");
-    assert_eq!((&paused["paused"], &resumed["paused"], &limiter["rate"]), (&json!(true), &json!(false), &json!(5)));
+    assert_eq!(
+        (&paused["paused"], &resumed["paused"], &limiter["rate"]),
+        (&json!(true), &json!(false), &json!(5))
+    );
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     assert_eq!(world.receiver.received("/api/charge")[0].header("authorization"), "Bearer s3cret");
     world.end().await;
@@ -109,7 +122,13 @@ async fn documented_endpoint_calls_succeed() {
 async fn readme_tour_works_when_pasted() {
     let mut tour = blocks("A tour with curl");
     let serve = tour.remove(0);
-    let flags: Vec<&str> = serve.trim().strip_prefix(RUN).and_then(|rest| rest.strip_prefix("serve ")).unwrap().split(' ').collect();
+    let flags: Vec<&str> = serve
+        .trim()
+        .strip_prefix(RUN)
+        .and_then(|rest| rest.strip_prefix("serve "))
+        .unwrap()
+        .split(' ')
+        .collect();
     let world = World::with(&flags).await;
     // A free port for the server that the tour starts itself.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -127,10 +146,19 @@ async fn readme_tour_works_when_pasted() {
 
     assert_eq!(last(&noop)["status"], "succeeded");
     let dead = last(&call);
-    assert_eq!((&dead["status"], &dead["attempt"], &dead["error"]["code"]), (&json!("failed"), &json!(3), &json!("connection_refused")));
+    assert_eq!(
+        (&dead["status"], &dead["attempt"], &dead["error"]["code"]),
+        (&json!("failed"), &json!(3), &json!("connection_refused"))
+    );
     let replayed = last(&replay);
-    assert_eq!((&replayed["id"], &replayed["status"], &replayed["generation"]), (&dead["id"], &json!("succeeded"), &json!(2)));
-    assert!(replay.lines().any(|line| line.contains(r#""next_cursor":null"#)), "the list is printed: {replay}");
+    assert_eq!(
+        (&replayed["id"], &replayed["status"], &replayed["generation"]),
+        (&dead["id"], &json!("succeeded"), &json!(2))
+    );
+    assert!(
+        replay.lines().any(|line| line.contains(r#""next_cursor":null"#)),
+        "the list is printed: {replay}"
+    );
     let headers: Vec<String> = key.lines().map(|line| line.trim().to_lowercase()).collect();
     let [first, second, mark] = match headers.as_slice() {
         [first, one, other] if one.starts_with("location") => [first, one, other],
@@ -162,7 +190,11 @@ async fn make_keys(world: &mut World, lines: &[&str]) -> String {
 async fn documented_key_and_tenant_calls_succeed() {
     let mut world = World::start().await;
     let lines = blocks("Create API keys").remove(0);
-    let lines: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix(RUN)).filter(|line| line.starts_with("keys ")).collect();
+    let lines: Vec<&str> = lines
+        .lines()
+        .filter_map(|line| line.strip_prefix(RUN))
+        .filter(|line| line.starts_with("keys "))
+        .collect();
     let key = make_keys(&mut world, &lines).await;
     let block = blocks("Create API keys").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste_with(&[STRICT.to_owned() + &block], &world, &key).await.remove(0);
@@ -178,7 +210,11 @@ async fn every_call_in_the_docs_succeeds() {
         let calls = calls_of(&page(name));
         assert!(!calls.is_empty(), "{name} has no calls");
         let wants_key = calls.concat().contains("$NOBAT_KEY");
-        let key = if wants_key { make_keys(&mut world, &["keys create --scopes admin,config:write"]).await } else { String::new() };
+        let key = if wants_key {
+            make_keys(&mut world, &["keys create --scopes admin,config:write"]).await
+        } else {
+            String::new()
+        };
         let calls = calls.concat().replace("127.0.0.1:8080", &world.address().to_string());
         let calls = calls.replace("https://billing.example", &world.receiver.url(""));
         let printed = paste_with(&[STRICT.to_owned() + &calls], &world, &key).await.remove(0);
@@ -186,7 +222,8 @@ async fn every_call_in_the_docs_succeeds() {
         let count = calls.lines().filter(|line| line.starts_with("curl ")).count();
         assert_eq!(printed.lines().count(), count, "{name}: {printed}");
         for line in printed.lines() {
-            let answer: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+            let answer: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
             assert!(answer["status"] != "failed", "{name}: {answer}");
         }
         world.stop().await;
@@ -201,7 +238,9 @@ fn every_documented_call_is_tested() {
             assert!(SECTIONS.contains(&(name, heading)), "no test runs the calls of {name} below {heading}");
         }
     }
-    let docs = std::fs::read_dir(workspace().join("docs")).unwrap().map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
+    let docs = std::fs::read_dir(workspace().join("docs"))
+        .unwrap()
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     for name in docs.chain(["SECURITY.md", "ARCHITECTURE.md", "infra/nginx/README.md"].map(str::to_owned)) {
         let is_run = PAGES.contains(&name.as_str()) || SECTIONS.iter().any(|(page, _)| *page == name);
         assert!(is_run || calls_of(&page(&name)).is_empty(), "no test runs the calls of {name}");

@@ -1,5 +1,6 @@
-//! The program, a name server that the test controls, and an internal server that must not be reached. Only `.ci/run` runs this test. It
-//! needs its own network and mount namespaces, in which a public address is this machine's and names are looked up here.
+//! The program, a name server that the test controls, and an internal server that must not be reached. Only
+//! `.ci/run` runs this test. It needs its own network and mount namespaces, in which a public address is this
+//! machine's and names are looked up here.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,7 +21,8 @@ use tokio::net::TcpListener;
 const INSIDE: &str = "REBINDING_INSIDE";
 /// Public address, which is this machine's inside the namespaces.
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 2, 3, 4));
-/// Script that sets up the namespaces and continues as the test. `$0` is the test program, `$1` a file for `resolv.conf`.
+/// Script that sets up the namespaces and continues as the test. `$0` is the test program, `$1` a file for
+/// `resolv.conf`.
 const SETUP: &str = "ip link set lo up
 ip addr add 1.2.3.4/32 dev lo
 echo 'nameserver 127.0.0.1' > \"$1\"
@@ -77,10 +79,18 @@ fn run_in_namespaces() {
     let scratch = Scratch::new().unwrap();
     let mut inside = Command::new("unshare");
     inside.args(["--user", "--map-root-user", "--mount", "--net", "sh", "-ec", SETUP]);
-    inside.arg(std::env::current_exe().unwrap()).arg(scratch.path().join("resolv.conf")).env(INSIDE, "1").stdin(Stdio::null());
+    inside
+        .arg(std::env::current_exe().unwrap())
+        .arg(scratch.path().join("resolv.conf"))
+        .env(INSIDE, "1")
+        .stdin(Stdio::null());
     let output = inside.output().expect("unshare");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     println!("{said}");
 }
 
@@ -101,7 +111,10 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     let names = names.await.unwrap();
     let public = Receiver::start_at(&SocketAddr::new(PUBLIC, 0).to_string()).await.unwrap();
     let port = public.address().port();
-    let internal = Internal::start(&[format!("127.0.0.1:{port}"), format!("[::1]:{port}")].map(|address| address.parse().unwrap())).await;
+    let internal = Internal::start(
+        &[format!("127.0.0.1:{port}"), format!("[::1]:{port}")].map(|address| address.parse().unwrap()),
+    )
+    .await;
     let mut world = World::with(&[]).await;
     let url = |name: &str, path: &str| format!("http://{name}:{port}{path}");
 
@@ -114,7 +127,11 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         // A port with a listener, and one without.
         for url in [url(name, "/"), format!("http://{name}:8/")] {
             let task = world.ended(&world.submit(&call(&url)).await).await;
-            assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["blocked_address".to_owned()]), "{url}");
+            assert_eq!(
+                (&task["status"], attempts(&task, "/error/code")),
+                (&json!("failed"), vec!["blocked_address".to_owned()]),
+                "{url}"
+            );
             messages.push(task["error"]["message"].clone());
         }
         let endpoint = json!({"url": url(name, "/api")});
@@ -131,7 +148,11 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     }
     for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "localhost"] {
         let refused = world.post("/v1/tasks", &call(&url(host, "/"))).await;
-        assert!(refused.status == 422 && refused.text().contains("blocked_address"), "{host}: {}", refused.text());
+        assert!(
+            refused.status == 422 && refused.text().contains("blocked_address"),
+            "{host}: {}",
+            refused.text()
+        );
     }
 
     // The name is public at the first look-up and private at the next.
@@ -148,7 +169,9 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     while tasks.len() < count {
         let turning = |number: usize| call(&url(&format!("turning{number}.test"), "/turning"));
         let many = json!({"tasks": (tasks.len()..tasks.len() + 100).map(turning).collect::<Vec<_>>()});
-        tasks.extend(world.post("/v1/tasks/batch", &many).await.json()["data"].as_array().unwrap().iter().cloned());
+        tasks.extend(
+            world.post("/v1/tasks/batch", &many).await.json()["data"].as_array().unwrap().iter().cloned(),
+        );
     }
     let (mut reached, mut blocked) = (0, 0);
     for task in &tasks {
@@ -160,7 +183,10 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         }
     }
     assert_eq!((reached, reached + blocked), (public.received("/turning").len(), count));
-    assert!(reached > count / 10 && blocked > count / 10, "{reached} tasks reached the server, and {blocked} were blocked");
+    assert!(
+        reached > count / 10 && blocked > count / 10,
+        "{reached} tasks reached the server, and {blocked} were blocked"
+    );
     assert!(names.asked() - asked > count, "every connection has its own look-up");
     assert_eq!(internal.hits(), 0);
     // Positive control: with permission, the internal server can be reached by name.
@@ -170,6 +196,8 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     task["retry"] = json!({"max_attempts": 1});
     assert_ne!(world.ended(&world.submit(&task).await).await["error"]["code"], "blocked_address");
     assert_eq!(internal.hits(), 1);
-    println!("{reached} tasks reached the public server, {blocked} were blocked, and none reached the internal server");
+    println!(
+        "{reached} tasks reached the public server, {blocked} were blocked, and none reached the internal server"
+    );
     world.end().await;
 }

@@ -11,11 +11,12 @@ use nobat_tests::size::size;
 use nobat_tests::time::Time;
 use nobat_tests::{model, sample};
 
-/// Runs for 30 seconds (120 at full size), with a third more tasks than the limit allows. At least `least` per cent of the limit must be
-/// used.
+/// Runs for 30 seconds (120 at full size), with a third more tasks than the limit allows. At least `least`
+/// per cent of the limit must be used.
 fn check(time: &Arc<Time>, backend: &Backend, processes: usize, latency: Duration, least: usize) {
     let seconds = size(30, 120);
-    let (tasks, lasts) = (seconds * RATE as usize * 4 / 3, Duration::from_secs(u64::try_from(seconds).unwrap()));
+    let (tasks, lasts) =
+        (seconds * RATE as usize * 4 / 3, Duration::from_secs(u64::try_from(seconds).unwrap()));
     let plan = Plan { processes, latency, tasks, lasts };
     let seen = play(time, backend, plan);
     println!("{plan:?}: {seen:?}, {} % used", seen.starts * 100 / (seconds * RATE as usize));
@@ -30,8 +31,8 @@ fn eight_processes_keep_and_use_a_limit_on_sqlite() {
     check(&time, &sqlite.backend(), 8, Duration::from_millis(1), 95);
 }
 
-/// If a store call takes 5 ms, processes that write the same limiter state conflict. Two of them can use nearly all of the limit, eight
-/// about two thirds. No number of processes exceeds it.
+/// If a store call takes 5 ms, processes that write the same limiter state conflict. Two of them can use
+/// nearly all of the limit, eight about two thirds. No number of processes exceeds it.
 #[test]
 fn two_and_eight_processes_keep_and_use_a_limit_on_the_model() {
     for (processes, least) in [(2, 93), (8, 55)] {

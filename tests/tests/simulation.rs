@@ -48,7 +48,8 @@ fn same_seed_gives_the_same_run() {
     }
 }
 
-/// Checks that each kind of sabotage is detected in the runs above. A harness that never fails proves nothing.
+/// Checks that each kind of sabotage is detected in the runs above. A harness that never fails proves
+/// nothing.
 #[test]
 fn every_kind_of_sabotage_is_detected() {
     let mut undetected = Vec::new();

@@ -45,7 +45,8 @@ pub struct AppConfig {
     pub kinds: Arc<dyn KindRegistry>,
     /// Access policy of the API.
     pub access_policy: AccessPolicy,
-    /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be costly.
+    /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be
+    /// costly.
     pub recount: Duration,
     /// Maximum timeout that workers grant to one attempt.
     pub max_timeout: Duration,
@@ -57,7 +58,8 @@ pub struct AppConfig {
     pub vault: Arc<dyn VaultSource>,
     /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
-    /// Edition of the configuration, shared with the workers of this process. They see changes by this process at once.
+    /// Edition of the configuration, shared with the workers of this process. They see changes by this
+    /// process at once.
     pub epoch: ConfigEpoch,
     /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.
     pub shutdown: CancellationToken,
@@ -67,10 +69,24 @@ impl App {
     /// Creates the shared state of the handlers.
     pub fn new(parts: AppConfig) -> Self {
         let auth_cache = AuthCache::new(parts.access_policy.keys);
-        let config_cache = ConfigCache::new(Arc::clone(&parts.backend.config), Arc::clone(&parts.clock), parts.epoch.clone());
-        let (permits, pending_quota, readiness) = (RequestRates::default(), PendingQuota::default(), Readiness::default());
+        let config_cache = ConfigCache::new(
+            Arc::clone(&parts.backend.config),
+            Arc::clone(&parts.clock),
+            parts.epoch.clone(),
+        );
+        let (permits, pending_quota, readiness) =
+            (RequestRates::default(), PendingQuota::default(), Readiness::default());
         let test_slots = TestSlots::default();
-        Self(Arc::new(Inner { parts, auth_cache, bodies: Arc::default(), permits, pending_quota, readiness, config_cache, test_slots }))
+        Self(Arc::new(Inner {
+            parts,
+            auth_cache,
+            bodies: Arc::default(),
+            permits,
+            pending_quota,
+            readiness,
+            config_cache,
+            test_slots,
+        }))
     }
 
     /// Returns the cache of keys and of tenants' limits.

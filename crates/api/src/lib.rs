@@ -1,7 +1,7 @@
 //! HTTP API of nobat. The same router serves a laptop and Lambda.
 //!
-//! This crate decides nothing about tasks. Handlers read a request, call the core, and show the result. Errors are RFC 9457 problem details
-//! that never repeat a value.
+//! This crate decides nothing about tasks. Handlers read a request, call the core, and show the result.
+//! Errors are RFC 9457 problem details that never repeat a value.
 
 mod app;
 mod auth;

@@ -84,7 +84,8 @@ fn declare_security(document: &mut OpenApi) {
     }
 }
 
-/// Marks optional headers and bodies. The macros would make them required, or nullable, which a header or a body never is.
+/// Marks optional headers and bodies. The macros would make them required, or nullable, which a header or a
+/// body never is.
 fn mark_optional(document: &mut OpenApi) {
     // The macro would add an empty contact, since `Cargo.toml` names no authors.
     document.info.contact = None;
@@ -94,7 +95,12 @@ fn mark_optional(document: &mut OpenApi) {
                 && parameter.parameter_in == ParameterIn::Header
             {
                 parameter.required = Required::False;
-                parameter.schema = Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(IDEMPOTENCY_KEY_PATTERN)).into());
+                parameter.schema = Some(
+                    ObjectBuilder::new()
+                        .schema_type(Type::String)
+                        .pattern(Some(IDEMPOTENCY_KEY_PATTERN))
+                        .into(),
+                );
             }
         }
         if let Some(RefOr::T(body)) = &mut operation.request_body
@@ -105,8 +111,9 @@ fn mark_optional(document: &mut OpenApi) {
     }
 }
 
-/// Removes `default` from the fields of all objects, where serde's attribute of that name puts it. Descriptions state the defaults. With
-/// `default`, openapi-typescript makes the field of a request required, and openapi-python-client sends the default in every request.
+/// Removes `default` from the fields of all objects, where serde's attribute of that name puts it.
+/// Descriptions state the defaults. With `default`, openapi-typescript makes the field of a request required,
+/// and openapi-python-client sends the default in every request.
 fn remove_defaults(document: &mut OpenApi) {
     for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
         if let RefOr::T(Schema::Object(object)) = schema {
@@ -128,9 +135,10 @@ fn remove_default(field: &mut RefOr<Schema>) {
     *default = None;
 }
 
-/// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas. Blanks around it are not part
-/// of a header's value.
-const IDEMPOTENCY_KEY_PATTERN: &str = r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})[ \t]*$"#;
+/// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas.
+/// Blanks around it are not part of a header's value.
+const IDEMPOTENCY_KEY_PATTERN: &str =
+    r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})[ \t]*$"#;
 
 #[cfg(test)]
 mod tests {
@@ -147,7 +155,10 @@ mod tests {
             std::fs::write(SNAPSHOT, &document).unwrap();
         }
         let checked_in = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
-        assert!(checked_in == document, "openapi.json is outdated; run this test with UPDATE_SNAPSHOTS=1 to rewrite it");
+        assert!(
+            checked_in == document,
+            "openapi.json is outdated; run this test with UPDATE_SNAPSHOTS=1 to rewrite it"
+        );
     }
 
     /// Operations that need no key.
@@ -160,7 +171,9 @@ mod tests {
         assert!(document["servers"].as_array().is_some_and(|servers| !servers.is_empty()));
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
-                let security = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path} declares no security"));
+                let security = operation["security"]
+                    .as_array()
+                    .unwrap_or_else(|| panic!("{method} {path} declares no security"));
                 assert_eq!(security.is_empty(), PUBLIC.contains(&path.as_str()), "{method} {path}");
             }
         }

@@ -43,8 +43,8 @@ impl From<NotReady> for Cause {
     }
 }
 
-/// Result of the last check, good or bad. Anyone may call this route without a key, so the store and the queue are checked at most once a
-/// second.
+/// Result of the last check, good or bad. Anyone may call this route without a key, so the store and the
+/// queue are checked at most once a second.
 #[derive(Default)]
 pub(crate) struct Readiness(Mutex<Option<Check>>);
 
@@ -62,12 +62,22 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
     /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
-    pub(crate) async fn check(&self, backend: &Backend, clock: &Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
+    pub(crate) async fn check(
+        &self,
+        backend: &Backend,
+        clock: &Arc<dyn Clock>,
+        now: Timestamp,
+    ) -> Result<(), Cause> {
         let check = {
             let mut last = self.0.lock();
             match &*last {
                 Some(check) if check.is_good(now) => check.clone(),
-                _ => last.insert(Check { began_at: now, result: check(backend.clone(), Arc::clone(clock), now).boxed().shared() }).clone(),
+                _ => last
+                    .insert(Check {
+                        began_at: now,
+                        result: check(backend.clone(), Arc::clone(clock), now).boxed().shared(),
+                    })
+                    .clone(),
             }
         };
         check.result.await

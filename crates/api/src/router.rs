@@ -10,7 +10,9 @@ use crate::openapi;
 /// Returns the router with all routes. It is the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
     Router::from(openapi::routes())
-        .fallback(async || Problem::new(Code::NotFound, "no route has this path; /openapi.json lists all routes"))
+        .fallback(async || {
+            Problem::new(Code::NotFound, "no route has this path; /openapi.json lists all routes")
+        })
         // axum adds the header `Allow`. The server ignores `X-HTTP-Method-Override`.
         .method_not_allowed_fallback(async || {
             Problem::new(

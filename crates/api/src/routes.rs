@@ -21,7 +21,8 @@ use crate::http::error_code::Code;
 use crate::routes::problem_codes::{BODY, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare};
 use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
 
-/// Returns the routes, each with its description for the OpenAPI document. The route of the document itself is in [`mod@crate::openapi`].
+/// Returns the routes, each with its description for the OpenAPI document. The route of the document itself
+/// is in [`mod@crate::openapi`].
 pub(crate) fn all() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(declare(routes!(submit::one), &[&BODY, &SUBMISSION]))
@@ -30,12 +31,18 @@ pub(crate) fn all() -> OpenApiRouter<App> {
         .routes(declare(routes!(read::one), &[&[Code::TaskNotFound, Code::ValidationFailed]]))
         .routes(declare(routes!(explain::one), &[&[Code::TaskNotFound]]))
         .routes(declare(routes!(cancel_replay::cancel), &[&BODY, &TASK_CHANGE, &[Code::TaskEnded]]))
-        .routes(declare(routes!(cancel_replay::replay), &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch]]))
+        .routes(declare(
+            routes!(cancel_replay::replay),
+            &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch]],
+        ))
         .routes(declare(routes!(keys::create), &[&BODY, &[Code::IdempotencyKeyNotSupported]]))
         .routes(declare(routes!(keys::page), &[&PAGE]))
         .routes(declare(routes!(keys::one), &[&[Code::KeyNotFound]]))
         .routes(declare(routes!(keys::revoke), &[&BODY, &[Code::KeyNotFound, Code::KeyInactive]]))
-        .routes(declare(routes!(keys::rotate), &[&BODY, &[Code::KeyNotFound, Code::KeyInactive, Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(
+            routes!(keys::rotate),
+            &[&BODY, &[Code::KeyNotFound, Code::KeyInactive, Code::IdempotencyKeyNotSupported]],
+        ))
         .routes(declare(routes!(tenants::page), &[&PAGE]))
         .routes(declare(routes!(tenants::one), &[&[Code::NotFound]]))
         .routes(declare(routes!(tenants::put), &[&BODY, &[Code::NotFound]]))
@@ -45,11 +52,20 @@ pub(crate) fn all() -> OpenApiRouter<App> {
         .routes(declare(routes!(callback_secret::rotate), &[&BODY, &ROTATION]))
         .routes(declare(routes!(endpoints::page), &[&PAGE]))
         .routes(declare(routes!(endpoints::one), &[&[Code::EndpointNotFound]]))
-        .routes(declare(routes!(endpoints::put), &[&BODY, &[Code::BlockedAddress, Code::NotFound, Code::NoMasterKey]]))
+        .routes(declare(
+            routes!(endpoints::put),
+            &[&BODY, &[Code::BlockedAddress, Code::NotFound, Code::NoMasterKey]],
+        ))
         .routes(declare(routes!(endpoints::remove), &[&BODY, &[Code::EndpointNotFound]]))
         .routes(declare(routes!(endpoints::rotate), &[&BODY, &ROTATION, &[Code::EndpointNotFound]]))
-        .routes(declare(routes!(endpoints::pause), &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]]))
-        .routes(declare(routes!(endpoints::resume), &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(
+            routes!(endpoints::pause),
+            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
+        .routes(declare(
+            routes!(endpoints::resume),
+            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
         .routes(declare(
             routes!(endpoints::test),
             &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported, Code::TooManyTests]],

@@ -1,10 +1,12 @@
 //! The HTTP server: accepts connections and answers their requests, within limits that no client can exceed.
 //!
-//! It speaks HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply. A proxy in front can speak HTTP/2.
+//! It speaks HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply. A proxy in front can
+//! speak HTTP/2.
 //!
-//! Hyper or [`head`] answers a request head that is not valid with a bare 400, 414, 431 or 501 and closes the connection. The server cannot
-//! know where the next request would begin. Hyper reads a request with both `Content-Length` and `Transfer-Encoding: chunked` as chunked.
-//! Such a request is the last of its connection (RFC 9112, section 6.3).
+//! Hyper or [`head`] answers a request head that is not valid with a bare 400, 414, 431 or 501 and closes the
+//! connection. The server cannot know where the next request would begin. Hyper reads a request with both
+//! `Content-Length` and `Transfer-Encoding: chunked` as chunked. Such a request is the last of its connection
+//! (RFC 9112, section 6.3).
 
 mod connections;
 mod head;
@@ -43,18 +45,20 @@ use crate::server::socket::{Socket, Transport};
 /// Maximum size of a request's head. Hyper limits the number of header fields to 100 by default.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Maximum number of bytes that hyper reads ahead from a connection. Also the size of its write buffer for a connection, beyond which hyper
-/// asks for no more.
+/// Maximum number of bytes that hyper reads ahead from a connection. Also the size of its write buffer for a
+/// connection, beyond which hyper asks for no more.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Maximum number of unsent bytes of an answer in the kernel, in addition to those that fit the client's receive window. Without this
-/// bound, the kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing. Some thousand such clients use up the memory of all
-/// TCP connections (`tcp_mem`). `SO_SNDBUF` would also bound the bytes in flight, and make clients wait for delayed acknowledgements.
+/// Maximum number of unsent bytes of an answer in the kernel, in addition to those that fit the client's
+/// receive window. Without this bound, the kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads
+/// nothing. Some thousand such clients use up the memory of all TCP connections (`tcp_mem`). `SO_SNDBUF`
+/// would also bound the bytes in flight, and make clients wait for delayed acknowledgements.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
 
-/// Maximum number of connections whose Tokio tasks are spawned and have not run yet. Further connections wait, and client addresses take
-/// turns. Tokio runs its tasks in order of arrival, so the connections of one client would delay all others.
+/// Maximum number of connections whose Tokio tasks are spawned and have not run yet. Further connections
+/// wait, and client addresses take turns. Tokio runs its tasks in order of arrival, so the connections of one
+/// client would delay all others.
 const MAX_STARTING: usize = 32;
 
 /// Pause before the next accept after an error such as a lack of file descriptors.
@@ -66,7 +70,12 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 }
 
 /// Serves as [`serve`] does, with other limits.
-pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
+pub async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    limits: Limits,
+) {
     let connections = Connections::new(&limits);
     let (http, limits) = (http(&limits), Arc::new(limits));
     let starting = Arc::new(Semaphore::new(MAX_STARTING));
@@ -87,8 +96,10 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
         };
         let Some((stream, peer, slot)) = waiting.pop() else { continue };
         prepare(&stream, &limits);
-        // Each connection gets a child token. With one shared token, all connections would contend for its lock.
-        let (http, router, shutdown, limits) = (http.clone(), router.clone(), shutdown.child_token(), Arc::clone(&limits));
+        // Each connection gets a child token. With one shared token, all connections would contend for its
+        // lock.
+        let (http, router, shutdown, limits) =
+            (http.clone(), router.clone(), shutdown.child_token(), Arc::clone(&limits));
         tokio::spawn(async move {
             drop(permit);
             converse(stream, Peer(peer.ip()), &http, router, shutdown, &limits).await;
@@ -103,7 +114,10 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
 fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // Without a timer, hyper silently applies no timeout.
-    http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_BUFFER_BYTES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES);
     http
 }
 
@@ -136,8 +150,8 @@ fn prepare(stream: &TcpStream, limits: &Limits) {
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
-        // To the program, an answer that fits the kernel's buffer is written, even after the connection is closed. Only the kernel knows if
-        // the client acknowledges it, so the kernel must apply the deadline.
+        // To the program, an answer that fits the kernel's buffer is written, even after the connection is
+        // closed. Only the kernel knows if the client acknowledges it, so the kernel must apply the deadline.
         if let Err(error) = socket.set_tcp_user_timeout(Some(limits.write)) {
             tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
         }
@@ -166,7 +180,8 @@ async fn converse<S: Transport + Send + 'static>(
         request.extensions_mut().insert(peer);
         Either::Right(router.clone().call(request))
     });
-    let connection = http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone(), limits)), answer);
+    let connection =
+        http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone(), limits)), answer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -224,7 +239,8 @@ mod tests {
         );
         let (http, limits) = (http(limits), limits.clone());
         let peer = Peer(std::net::Ipv4Addr::LOCALHOST.into());
-        let serving = async move { converse(server, peer, &http, router, CancellationToken::new(), &limits).await };
+        let serving =
+            async move { converse(server, peer, &http, router, CancellationToken::new(), &limits).await };
         (client, tokio::spawn(serving))
     }
 
@@ -239,7 +255,8 @@ mod tests {
         prepare(&stream, &Limits::default());
         stream.writable().await.unwrap();
         let (mut kept, piece) = (0, [0; 8 * 1024]);
-        // Without the bound, the kernel takes several megabytes on loopback. The client's receive window starts at 64 KiB.
+        // Without the bound, the kernel takes several megabytes on loopback. The client's receive window
+        // starts at 64 KiB.
         while let Ok(count) = stream.try_write(&piece) {
             kept += count;
         }
@@ -271,7 +288,8 @@ mod tests {
         // The test has one thread, so the server runs only from here on.
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
-        let router = Router::new().route("/", get(move || std::future::ready(counter.fetch_add(1, Ordering::Relaxed).to_string())));
+        let router = Router::new()
+            .route("/", get(move || std::future::ready(counter.fetch_add(1, Ordering::Relaxed).to_string())));
         let (stop, _guard) = (CancellationToken::new(), loud);
         let serving = tokio::spawn(serve(listener, router, stop.clone(), Duration::ZERO));
         let mut answer = vec![0; 4096];
@@ -309,7 +327,11 @@ mod tests {
                 }
             }
             server.await.unwrap();
-            assert_eq!((read < ANSWER_BYTES, limits.metrics.write_timeouts() == 1), (is_ended, is_ended), "{bytes} at a time");
+            assert_eq!(
+                (read < ANSWER_BYTES, limits.metrics.write_timeouts() == 1),
+                (is_ended, is_ended),
+                "{bytes} at a time"
+            );
         }
     }
 
@@ -337,7 +359,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn responses_to_a_client_that_never_reads_are_bounded() {
         const REQUEST: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
-        let (limits, requests) = (Limits { write: Duration::from_hours(1), ..Limits::default() }, Arc::default());
+        let (limits, requests) =
+            (Limits { write: Duration::from_hours(1), ..Limits::default() }, Arc::default());
         let (mut client, _server) = connect(&limits, &requests);
         let sending = async {
             for _ in 0..10_000 {

@@ -31,7 +31,12 @@ pub(crate) async fn config() -> SdkConfig {
 /// Returns the configuration for an emulator that accepts any credentials.
 pub(crate) async fn emulated(url: &str) -> SdkConfig {
     let anybody = Credentials::new("test", "test", None, None, "emulator");
-    loader().endpoint_url(url).region(Region::from_static("us-east-1")).credentials_provider(anybody).load().await
+    loader()
+        .endpoint_url(url)
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(anybody)
+        .load()
+        .await
 }
 
 fn loader() -> ConfigLoader {
@@ -43,7 +48,10 @@ fn loader() -> ConfigLoader {
 }
 
 /// Creates the clients of both services, with a meter if given.
-pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client) {
+pub(crate) fn clients(
+    config: &SdkConfig,
+    meter: Option<&Meter>,
+) -> (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client) {
     let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(config);
     let mut sqs = aws_sdk_sqs::config::Builder::from(config);
     if let Some(meter) = meter {
@@ -55,10 +63,18 @@ pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dyn
 
 /// Returns the time limits of a call with a maximum total duration.
 pub(crate) fn within(limit: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).operation_timeout(limit).build()
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(limit)
+        .build()
 }
 
 /// Returns the time limits of a call that the service may hold for `held` before it answers.
 pub(crate) fn timeouts(held: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(held + ATTEMPT).operation_timeout(held + OPERATION).build()
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(held + ATTEMPT)
+        .operation_timeout(held + OPERATION)
+        .build()
 }

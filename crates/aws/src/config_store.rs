@@ -1,5 +1,5 @@
-//! Configuration store. Records of the installation are in one partition, a tenant's audit trail in another, its bucket of requests in a
-//! third.
+//! Configuration store. Records of the installation are in one partition, a tenant's audit trail in another,
+//! its bucket of requests in a third.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, WriteOutcome};
 
-/// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then costs a fraction of a write.
+/// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then
+/// costs a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
 
 /// Maximum number of tries to take from a bucket that other processes take from as well.
@@ -36,16 +37,27 @@ impl ConfigStore for Table {
         found.map(|item| record(name.clone(), &item)).transpose()
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, kind: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        kind: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         let (from, to) = keys::records_after(kind, after);
         let find = self.client.query().table_name(&self.name).consistent_read(true);
         let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
         let find = find.expression_attribute_values(":records", text(keys::records(tenant)));
-        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
+        let find = find
+            .expression_attribute_values(":from", text(from))
+            .expression_attribute_values(":to", text(to));
         let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
         let items = found.items.unwrap_or_default();
-        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), kind, name: name(item)? }, item)).collect()
+        items
+            .iter()
+            .map(|item| record(RecordName { tenant: tenant.cloned(), kind, name: name(item)? }, item))
+            .collect()
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -54,7 +66,9 @@ impl ConfigStore for Table {
         for record in &records {
             let condition = match record.version {
                 1 => Expression::default().when("attribute_not_exists(#PK)"),
-                version => Expression::default().when("#version = :before").value("before", number(version - 1)),
+                version => {
+                    Expression::default().when("#version = :before").value("before", number(version - 1))
+                }
             };
             writes.push(self.put_write(record_item(record, &own), &condition)?);
         }
@@ -68,11 +82,19 @@ impl ConfigStore for Table {
         }
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         let own = new_op();
         let condition = Expression::default().when("#version = :version").value("version", number(version));
         let absent = Expression::default().when("attribute_not_exists(#PK)");
-        let writes = vec![self.delete_write(record_key(name), &condition)?, self.put_write(self.entry_item(&entry, &own), &absent)?];
+        let writes = vec![
+            self.delete_write(record_key(name), &condition)?,
+            self.put_write(self.entry_item(&entry, &own), &absent)?,
+        ];
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(RecordResult::Done),
             // This transaction has written them, and its response was lost.
@@ -94,18 +116,30 @@ impl ConfigStore for Table {
         let find = find.key_condition_expression("#PK = :audit AND #SK BETWEEN :from AND :before");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
         let find = find.expression_attribute_values(":audit", text(keys::audit(&query.tenant)));
-        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":before", text(&before));
+        let find = find
+            .expression_attribute_values(":from", text(from))
+            .expression_attribute_values(":before", text(&before));
         // One more, since the last entry of the previous page is found again.
         let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
         let mut items = find.limit(limit).send().await.map_err(failed)?.items.unwrap_or_default();
         items.retain(|item| place(item).is_some_and(|place| place != before));
         items.truncate(query.limit);
-        let next = items.last().filter(|_| items.len() == query.limit).and_then(place).map(|place| Position(place.to_owned()));
+        let next = items
+            .last()
+            .filter(|_| items.len() == query.limit)
+            .and_then(place)
+            .map(|place| Position(place.to_owned()));
         let entries = items.iter().map(|item| entry(query.tenant.clone(), item)).collect::<Result<_, _>>()?;
         Ok(AuditPage { entries, next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
         let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
         let mut wanted = wanted.min(NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN));
         let mut seen = self.buckets.last_seen(tenant);
@@ -127,7 +161,8 @@ impl ConfigStore for Table {
 impl Table {
     /// Changes a bucket from `seen` to `left`. Returns its new state, and true if the change was made.
     ///
-    /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent processes then do not conflict.
+    /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent
+    /// processes then do not conflict.
     async fn take_from(
         &self,
         tenant: &Tenant,
@@ -144,7 +179,9 @@ impl Table {
                 .when("#full_at BETWEEN :now AND :latest")
                 .value("latest", number(now_micros + rate.room() - cost))
         } else {
-            Expression::default().set("full_at", number(left.full_at)).when("attribute_not_exists(#full_at) OR #full_at <= :now")
+            Expression::default()
+                .set("full_at", number(left.full_at))
+                .when("attribute_not_exists(#full_at) OR #full_at <= :now")
         };
         let take = take.set("expires_at", number(expiry(now + IDLE))).value("now", number(now_micros));
         let written = self.update(at(keys::limiter(tenant), keys::REQUESTS), take, None).await?;
@@ -195,7 +232,9 @@ fn place(item: &Item) -> Option<&str> {
 
 fn entry(tenant: Tenant, item: &Item) -> Result<Entry, Unreadable> {
     let reader = Reader(item);
-    let mark = place(item).and_then(|place| place.split_once('#')).and_then(|(_, mark)| u64::from_str_radix(mark, 16).ok());
+    let mark = place(item)
+        .and_then(|place| place.split_once('#'))
+        .and_then(|(_, mark)| u64::from_str_radix(mark, 16).ok());
     Ok(Entry {
         tenant,
         at: reader.moment("at")?,

@@ -1,7 +1,8 @@
 //! The master key of an AWS installation: 32 bytes in the table, encrypted by a key of AWS KMS.
 //!
-//! The first process that needs the key has KMS generate it. Every process has KMS decrypt it once, at its first use, and keeps it in
-//! memory. KMS records each decryption in `CloudTrail`. A process that loses the permission cannot decrypt after its next start.
+//! The first process that needs the key has KMS generate it. Every process has KMS decrypt it once, at its
+//! first use, and keeps it in memory. KMS records each decryption in `CloudTrail`. A process that loses the
+//! permission cannot decrypt after its next start.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ use crate::item::{Item, at};
 use crate::keys;
 use crate::table::{Table, WriteOutcome};
 
-/// Encryption context. KMS decrypts only with the same context. It does not contain the table's name, since a restored table has another.
+/// Encryption context. KMS decrypts only with the same context. It does not contain the table's name, since a
+/// restored table has another.
 const PURPOSE: (&str, &str) = ("nobat", "secrets");
 /// Attribute that contains the encrypted key.
 const WRAPPED: &str = "wrapped";
@@ -37,8 +39,8 @@ pub(crate) struct DataKey {
     failed: Mutex<Option<(Instant, NoVault)>>,
 }
 
-/// Time after a failure during which the key is not requested again. Waiting requests would otherwise retry one after the other, each for
-/// the full time limit of a call.
+/// Time after a failure during which the key is not requested again. Waiting requests would otherwise retry
+/// one after the other, each for the full time limit of a call.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -70,15 +72,22 @@ impl DataKey {
             Some(item) => wrapped(&item)?,
             None => self.make().await?,
         };
-        let unwrap = self.kms.decrypt().key_id(&self.key).ciphertext_blob(wrapped).encryption_context(PURPOSE.0, PURPOSE.1);
+        let unwrap = self
+            .kms
+            .decrypt()
+            .key_id(&self.key)
+            .ciphertext_blob(wrapped)
+            .encryption_context(PURPOSE.0, PURPOSE.1);
         let plain = unwrap.send().await.map_err(failed)?.plaintext.ok_or(Unreadable("plaintext"))?;
         let bytes = plain.into_inner().try_into().map_err(|_| Unreadable("plaintext"))?;
         Ok(Arc::new(Vault::new(MasterKey::new(bytes), Vec::new())))
     }
 
-    /// Generates a key and writes it to the table, encrypted. Returns the key that another process has written in the meantime, if any.
+    /// Generates a key and writes it to the table, encrypted. Returns the key that another process has
+    /// written in the meantime, if any.
     async fn make(&self) -> Result<Blob, StoreError> {
-        let request = self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
+        let request =
+            self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
         let answer = request.encryption_context(PURPOSE.0, PURPOSE.1).send().await.map_err(failed)?;
         let made = answer.ciphertext_blob.ok_or(Unreadable("ciphertext"))?;
         let mut item = Item::from(at(keys::RECORDS, keys::DATA_KEY));
@@ -105,7 +114,8 @@ mod tests {
 
     #[tokio::test]
     async fn unavailable_key_is_requested_once_for_all_waiters() {
-        let (asked, listener) = (Arc::new(AtomicUsize::new(0)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (asked, listener) =
+            (Arc::new(AtomicUsize::new(0)), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::clone(&asked);
         tokio::spawn(async move {

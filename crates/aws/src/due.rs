@@ -17,7 +17,8 @@ impl Table {
     ///
     /// The index may lag behind the table, so the tasks are read from the table before they are returned.
     pub(crate) async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        let mut marked: Vec<Item> = try_join_all((0..keys::SHARDS).map(|shard| self.marked(shard, limit, now))).await?.concat();
+        let mut marked: Vec<Item> =
+            try_join_all((0..keys::SHARDS).map(|shard| self.marked(shard, limit, now))).await?.concat();
         marked.sort_by_key(item::sweep_at);
         marked.truncate(limit);
         let keys = marked.into_iter().map(|mut item| {
@@ -25,7 +26,10 @@ impl Table {
             item
         });
         let found = self.read_many(keys.collect()).await?;
-        let tasks = found.iter().filter(|item| item::sweep_at(item).is_some_and(|mark| mark <= now)).filter_map(readable);
+        let tasks = found
+            .iter()
+            .filter(|item| item::sweep_at(item).is_some_and(|mark| mark <= now))
+            .filter_map(readable);
         Ok(tasks.filter(|task| !matches!(task.state, State::Ended(_))).collect())
     }
 
@@ -35,9 +39,14 @@ impl Table {
         for shard in 0..keys::SHARDS {
             let mut after = None;
             while count < at_most {
-                let find = self.client.query().table_name(&self.name).index_name(keys::SWEEP).select(Select::Count);
-                let find = find.key_condition_expression("#sweep = :due").filter_expression("begins_with(#PK, :tenant)");
-                let find = find.expression_attribute_names("#sweep", "sweep").expression_attribute_names("#PK", "PK");
+                let find =
+                    self.client.query().table_name(&self.name).index_name(keys::SWEEP).select(Select::Count);
+                let find = find
+                    .key_condition_expression("#sweep = :due")
+                    .filter_expression("begins_with(#PK, :tenant)");
+                let find = find
+                    .expression_attribute_names("#sweep", "sweep")
+                    .expression_attribute_names("#PK", "PK");
                 let find = find.expression_attribute_values(":due", text(keys::due(shard)));
                 let find = find.expression_attribute_values(":tenant", text(keys::partitions(tenant)));
                 let found = find.set_exclusive_start_key(after).send().await.map_err(failed)?;
@@ -55,8 +64,12 @@ impl Table {
     async fn marked(&self, shard: u8, limit: usize, now: Timestamp) -> Result<Vec<Item>, StoreError> {
         let find = self.client.query().table_name(&self.name).index_name(keys::SWEEP);
         let find = find.key_condition_expression("#sweep = :due AND #sweep_at <= :now");
-        let find = find.expression_attribute_names("#sweep", "sweep").expression_attribute_names("#sweep_at", "sweep_at");
-        let find = find.expression_attribute_values(":due", text(keys::due(shard))).expression_attribute_values(":now", moment(now));
+        let find = find
+            .expression_attribute_names("#sweep", "sweep")
+            .expression_attribute_names("#sweep_at", "sweep_at");
+        let find = find
+            .expression_attribute_values(":due", text(keys::due(shard)))
+            .expression_attribute_values(":now", moment(now));
         let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
         Ok(found.items.unwrap_or_default())
     }

@@ -45,8 +45,9 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
     StoreError::Unavailable(causes(&error))
 }
 
-/// Returns the error of a write whose retries by the SDK are exhausted. An earlier try may have succeeded without a response, even if the
-/// last was throttled. So it is never reported as overload, which would mean that nothing was written.
+/// Returns the error of a write whose retries by the SDK are exhausted. An earlier try may have succeeded
+/// without a response, even if the last was throttled. So it is never reported as overload, which would mean
+/// that nothing was written.
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     StoreError::Unavailable(causes(&error))

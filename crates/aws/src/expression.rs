@@ -1,4 +1,5 @@
-//! Builds an update and its condition as expressions. Every attribute name is an alias, since DynamoDB reserves many words.
+//! Builds an update and its condition as expressions. Every attribute name is an alias, since DynamoDB
+//! reserves many words.
 
 use std::collections::HashMap;
 
@@ -54,7 +55,10 @@ impl Expression {
     /// Adds a condition, in which attributes are written as `#name`.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         self.condition.push(format!("({condition})"));
-        let aliases = condition.split('#').skip(1).map(|rest| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next());
+        let aliases = condition
+            .split('#')
+            .skip(1)
+            .map(|rest| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next());
         aliases.flatten().fold(self, Self::named)
     }
 
@@ -72,7 +76,10 @@ impl Expression {
     /// Returns the update expression.
     pub(crate) fn update(&self) -> String {
         let clauses = [("SET", &self.sets), ("ADD", &self.adds), ("REMOVE", &self.removes)];
-        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty()).map(|(word, parts)| format!("{word} {}", parts.join(", ")));
+        let clauses = clauses
+            .iter()
+            .filter(|(_, parts)| !parts.is_empty())
+            .map(|(word, parts)| format!("{word} {}", parts.join(", ")));
         clauses.collect::<Vec<_>>().join(" ")
     }
 

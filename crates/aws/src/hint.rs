@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn hint_reads_back_as_written() {
-        let name = TaskKey { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
+        let name =
+            TaskKey { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
         for redrives in [0, 2] {
             let hint = Hint { redrives, ..Hint::new(name.clone(), Duration::ZERO) };
             assert_eq!(read(&write(&hint)).unwrap(), (name.clone(), redrives));
@@ -57,9 +58,14 @@ mod tests {
     #[test]
     fn body_without_a_task_is_refused() {
         let id = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
-        for body in
-            ["", "{}", "null", "hello", r#"{"tenant":"","id":"task_01jd8rkz5m3q4v9x2y7w6t0abc"}"#, r#"{"tenant":"default","id":"1"}"#]
-        {
+        for body in [
+            "",
+            "{}",
+            "null",
+            "hello",
+            r#"{"tenant":"","id":"task_01jd8rkz5m3q4v9x2y7w6t0abc"}"#,
+            r#"{"tenant":"default","id":"1"}"#,
+        ] {
             assert!(read(body).is_err(), "{body}");
         }
         assert!(read(&format!(r#"{{"tenant":"default","id":"{id}"}}"#)).is_ok());

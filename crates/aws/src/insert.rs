@@ -11,8 +11,8 @@ use crate::store::new_op;
 use crate::table::{Table, WriteOutcome};
 
 impl Table {
-    /// Inserts tasks with one conditional write or one transaction. Deduplication relies on the condition alone: no task may exist under
-    /// the same id.
+    /// Inserts tasks with one conditional write or one transaction. Deduplication relies on the condition
+    /// alone: no task may exist under the same id.
     pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let own = new_op();
@@ -31,14 +31,21 @@ impl Table {
     }
 
     /// Inserts all tasks or none. Returns the existing items if any exists.
-    async fn insert_all(&self, items: Vec<Item>, tasks: &[Task], own: &str, now: Timestamp) -> Result<Option<Vec<Item>>, StoreError> {
+    async fn insert_all(
+        &self,
+        items: Vec<Item>,
+        tasks: &[Task],
+        own: &str,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Item>>, StoreError> {
         let condition = self.absent(now);
-        let writes = items.into_iter().map(|item| self.put_write(item, &condition)).collect::<Result<_, _>>()?;
+        let writes =
+            items.into_iter().map(|item| self.put_write(item, &condition)).collect::<Result<_, _>>()?;
         if self.transact(writes, own).await?.is_ok() {
             return Ok(None);
         }
-        // The refusal names only some of them. All existing items are read, since another batch with the same key may have inserted the
-        // same tasks.
+        // The refusal names only some of them. All existing items are read, since another batch with the same
+        // key may have inserted the same tasks.
         let found = self.read_many(tasks.iter().map(|task| item::key(&task.key()).into()).collect()).await?;
         // This transaction has written them, and its response was lost.
         if found.iter().any(|found| op(found) == Some(own)) {
@@ -49,18 +56,31 @@ impl Table {
 
     /// Returns the condition that no task exists under this id, or only one that ended before the retention.
     fn absent(&self, now: Timestamp) -> Expression {
-        Expression::default().when("attribute_not_exists(#PK) OR #ended_at <= :kept").value("kept", moment(now - self.retention))
+        Expression::default()
+            .when("attribute_not_exists(#PK) OR #ended_at <= :kept")
+            .value("kept", moment(now - self.retention))
     }
 
-    /// Returns the existing tasks. Sets the expiry of payloads that were written for tasks that were not inserted.
-    async fn existing(&self, tasks: &[Task], found: Vec<Item>, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+    /// Returns the existing tasks. Sets the expiry of payloads that were written for tasks that were not
+    /// inserted.
+    async fn existing(
+        &self,
+        tasks: &[Task],
+        found: Vec<Item>,
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         let existing: Vec<Read> = found.iter().map(item::read).collect::<Result<_, _>>()?;
         let existing: Vec<Read> = existing.into_iter().filter(|read| self.is_kept(&read.task, now)).collect();
         if existing.is_empty() {
-            return Err(StoreError::Unavailable("the existing tasks were deleted during the write".to_owned()));
+            return Err(StoreError::Unavailable(
+                "the existing tasks were deleted during the write".to_owned(),
+            ));
         }
-        let is_named = |task: &Task| existing.iter().any(|read| read.task.id == task.id && read.payload == payload_apart(task));
-        try_join_all(tasks.iter().filter(|task| !is_named(task)).map(|task| self.orphan_payload(task, now))).await?;
+        let is_named = |task: &Task| {
+            existing.iter().any(|read| read.task.id == task.id && read.payload == payload_apart(task))
+        };
+        try_join_all(tasks.iter().filter(|task| !is_named(task)).map(|task| self.orphan_payload(task, now)))
+            .await?;
         try_join_all(existing.into_iter().map(|read| self.complete(read))).await
     }
 }

@@ -8,7 +8,9 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use data_encoding::HEXLOWER;
 use nobat_core::json::Json;
-use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Task, TaskKey, Waiting, codec};
+use nobat_core::task::{
+    CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Task, TaskKey, Waiting, codec,
+};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::Name;
 use nobat_core::types::sha256::sha256;
@@ -33,8 +35,8 @@ pub(crate) type Key = [(String, AttributeValue); 2];
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const ONE_UNIT: usize = 1_024;
 
-/// Typical maximum size of the attributes that change, in bytes. An inline payload leaves this much free, so that a claim and an end cost
-/// one write unit too.
+/// Typical maximum size of the attributes that change, in bytes. An inline payload leaves this much free, so
+/// that a claim and an end cost one write unit too.
 const CHANGING: usize = 200;
 
 /// Attributes to set, or to remove if `None`.
@@ -109,13 +111,17 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 /// It depends only on fields that never change, so the result is the same at any time.
 pub(crate) fn payload_apart(task: &Task) -> Option<OverflowRef> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
-    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &HEXLOWER.encode(&sha256(&[task.payload.get().as_bytes()]))) })
+    is_long.then(|| OverflowRef {
+        key: keys::payload(task.created_at, &HEXLOWER.encode(&sha256(&[task.payload.get().as_bytes()]))),
+    })
 }
 
 /// Returns the reference to the result if it is too long for the task's item.
 pub(crate) fn result_apart(task: &Task) -> Option<OverflowRef> {
     let result = task.result.as_ref()?;
-    let rest = size(&fixed(task, payload_apart(task).as_ref())) + size(&changing(task, OP_OF_ITS_LENGTH).into_item()) + ENDED;
+    let rest = size(&fixed(task, payload_apart(task).as_ref()))
+        + size(&changing(task, OP_OF_ITS_LENGTH).into_item())
+        + ENDED;
     (rest + result.get().len() > ONE_UNIT).then(|| OverflowRef { key: keys::result(task.token) })
 }
 
@@ -138,7 +144,10 @@ fn fixed(task: &Task, payload_apart: Option<&OverflowRef>) -> Item {
         ("queue", Some(text(task.queue.as_str()))),
         ("created_at", Some(moment(task.created_at))),
         ("options", codec::options_to_text(&task.options).map(text)),
-        ("fingerprint", task.options.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
+        (
+            "fingerprint",
+            task.options.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0))),
+        ),
         ("payload", inline.filter(|_| task.payload != Json::null())),
         ("payload_key", apart),
     ]);
@@ -222,7 +231,9 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         hold: codec::hold_state_from_text(reader.optional_text("hold_state")?)?,
         requests: codec::requests_from_text(reader.optional_text("requests")?)?,
     };
-    let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }));
+    let apart = |attribute| {
+        Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }))
+    };
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })
 }
 
@@ -248,7 +259,10 @@ impl<'a> Reader<'a> {
         self.optional_text(attribute)?.ok_or(Unreadable(attribute))
     }
 
-    pub(crate) fn optional_number<N: std::str::FromStr>(&self, attribute: &'static str) -> Result<Option<N>, Unreadable> {
+    pub(crate) fn optional_number<N: std::str::FromStr>(
+        &self,
+        attribute: &'static str,
+    ) -> Result<Option<N>, Unreadable> {
         let Some(value) = self.0.get(attribute) else { return Ok(None) };
         value.as_n().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(Unreadable(attribute))
     }
@@ -287,7 +301,11 @@ impl<'a> Reader<'a> {
             "running" => Ok(State::Running(Lease {
                 until: self.moment("lease_until")?,
                 started_at: self.moment("started_at")?,
-                cancel: if self.0.contains_key("cancel") { CancelRequest::Requested } else { CancelRequest::None },
+                cancel: if self.0.contains_key("cancel") {
+                    CancelRequest::Requested
+                } else {
+                    CancelRequest::None
+                },
             })),
             other => {
                 let end = Outcome::from_word(other).ok_or(Unreadable("status"))?;
@@ -297,7 +315,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the size of an item by `DynamoDB`'s rules: names and values in UTF-8, and half a byte per digit plus one for a number.
+/// Returns the size of an item by `DynamoDB`'s rules: names and values in UTF-8, and half a byte per digit
+/// plus one for a number.
 pub(crate) fn size(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),

@@ -22,10 +22,12 @@ pub(crate) const RECENT: &str = "recent";
 /// Number of partitions of each index. One partition of an index takes about 1,000 writes per second.
 pub(crate) const SHARDS: u8 = 16;
 
-/// Maximum delay of a message, the limit of `DelaySeconds` in Amazon SQS. The sweeper sends hints that are due later.
+/// Maximum delay of a message, the limit of `DelaySeconds` in Amazon SQS. The sweeper sends hints that are
+/// due later.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
-/// Time before a task is due at which the sweeper sends its hint. Also the time after that at which it checks if the hint arrived.
+/// Time before a task is due at which the sweeper sends its hint. Also the time after that at which it checks
+/// if the hint arrived.
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// Returns the partition key of all items of a task.
@@ -41,7 +43,8 @@ pub(crate) fn partitions(tenant: &Tenant) -> String {
 /// Partition key of the records of the whole installation.
 pub(crate) const RECORDS: &str = "C#";
 
-/// Returns the partition key of a tenant's records, or of the installation's. Names of tenants are never empty.
+/// Returns the partition key of a tenant's records, or of the installation's. Names of tenants are never
+/// empty.
 pub(crate) fn records(tenant: Option<&Tenant>) -> String {
     format!("{RECORDS}{}", tenant.map_or("", Tenant::as_str))
 }
@@ -57,7 +60,8 @@ pub(crate) fn record(name: &RecordName) -> String {
     format!("{}#{}", name.kind.as_str(), name.name)
 }
 
-/// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters below `-`.
+/// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters
+/// below `-`.
 pub(crate) fn records_after(kind: RecordKind, after: Option<&Name>) -> (String, String) {
     let kind = kind.as_str();
     (after.map_or_else(|| format!("{kind}#"), |after| format!("{kind}#{after}!")), format!("{kind}$"))
@@ -94,7 +98,8 @@ pub(crate) fn name(partition: &str) -> Option<TaskKey> {
 
 /// Returns the sort key of a separate payload: the time its task was accepted, and its SHA-256 in hex.
 ///
-/// The time makes the key unique to the task. The id alone does not: an idempotency key can be used again after its task was deleted.
+/// The time makes the key unique to the task. The id alone does not: an idempotency key can be used again
+/// after its task was deleted.
 pub(crate) fn payload(created_at: Timestamp, sha256: &str) -> String {
     format!("payload#{}#{sha256}", created_at.millis())
 }
@@ -104,7 +109,8 @@ pub(crate) fn result(token: u64) -> String {
     format!("result#{token}")
 }
 
-/// Returns the shard, from the last four bits. They are random in ids made from a time, and part of a digest in ids made from a key.
+/// Returns the shard, from the last four bits. They are random in ids made from a time, and part of a digest
+/// in ids made from a key.
 fn shard(id: TaskId) -> u8 {
     id.to_bytes()[15] % SHARDS
 }
@@ -119,7 +125,8 @@ pub(crate) fn recent_of(task: &Task) -> String {
     recent(&task.tenant, shard(task.id))
 }
 
-/// Returns the sort key of a task in [`RECENT`]: creation time, id, queue and kind. Lists filter by the last two.
+/// Returns the sort key of a task in [`RECENT`]: creation time, id, queue and kind. Lists filter by the last
+/// two.
 pub(crate) fn place(task: &Task) -> String {
     format!("{}#{}#{}", position(task.created_at, task.id), task.queue, task.kind)
 }

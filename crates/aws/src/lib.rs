@@ -1,8 +1,9 @@
 //! The AWS backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
 //!
-//! A task is one item. The queue carries messages that say "this task may be due". A lost message costs only time: the sweeper finds tasks
-//! by their sweep time in the index `sweep`. Every write has a condition and an id of its own, so that a retry recognizes a write whose
-//! response was lost. No other crate uses types of the AWS SDK.
+//! A task is one item. The queue carries messages that say "this task may be due". A lost message costs only
+//! time: the sweeper finds tasks by their sweep time in the index `sweep`. Every write has a condition and an
+//! id of its own, so that a retry recognizes a write whose response was lost. No other crate uses types of
+//! the AWS SDK.
 
 mod client;
 mod config_store;
@@ -56,7 +57,8 @@ pub struct Settings {
 #[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
 pub struct NoRegion;
 
-/// Interval at which the waiting tasks of a tenant with a limit are counted. A count reads the index of all waiting tasks.
+/// Interval at which the waiting tasks of a tenant with a limit are counted. A count reads the index of all
+/// waiting tasks.
 pub const RECOUNT: Duration = Duration::from_secs(30);
 
 /// Creates a backend for a table and a queue. Makes no calls.
@@ -121,7 +123,8 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
 
 /// Returns the key that authenticates cursors of lists, the same in every process that uses the table.
 ///
-/// The key need not be secret, since a cursor only names a position in the caller's own tasks. It detects malformed cursors.
+/// The key need not be secret, since a cursor only names a position in the caller's own tasks. It detects
+/// malformed cursors.
 pub fn cursor_key(table: &str) -> [u8; 32] {
     sha256(&[b"nobat cursor ", table.as_bytes()])
 }

@@ -16,11 +16,18 @@ use crate::{keys, table};
 #[async_trait]
 impl LimiterStore for Table {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        let found = Table::read(self, at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope))).await?;
+        let found =
+            Table::read(self, at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope))).await?;
         Ok(found.as_ref().map(kept).transpose()?.unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let own = new_op();
         let attributes = [
             ("version", number(over + 1)),
@@ -29,7 +36,10 @@ impl LimiterStore for Table {
             ("op", text(own)),
         ];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
-        let item = at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope)).into_iter().chain(attributes).collect();
+        let item = at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope))
+            .into_iter()
+            .chain(attributes)
+            .collect();
         let condition = match over {
             0 => Expression::default().when("attribute_not_exists(#PK)"),
             version => Expression::default().when("#version = :before").value("before", number(version)),
@@ -37,7 +47,9 @@ impl LimiterStore for Table {
         match self.put(item, condition).await? {
             table::WriteOutcome::Done(_) => Ok(WriteResult::Done),
             // TTL has deleted the item since it was read.
-            table::WriteOutcome::Refused(found) if found.is_empty() => Ok(WriteResult::Conflict(VersionedState::default())),
+            table::WriteOutcome::Refused(found) if found.is_empty() => {
+                Ok(WriteResult::Conflict(VersionedState::default()))
+            }
             table::WriteOutcome::Refused(found) => Ok(WriteResult::Conflict(kept(&found)?)),
         }
     }

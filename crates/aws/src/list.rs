@@ -37,8 +37,9 @@ impl Table {
     ///
     /// The index lags behind the table, so a task that was just accepted can be missing.
     pub(crate) async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
-        let mut shards: Vec<Shard> =
-            (0..keys::SHARDS).map(|number| Shard { number, keys: VecDeque::new(), after: None, is_done: false }).collect();
+        let mut shards: Vec<Shard> = (0..keys::SHARDS)
+            .map(|number| Shard { number, keys: VecDeque::new(), after: None, is_done: false })
+            .collect();
         let mut page = Page { tasks: Vec::new(), next: None };
         let mut looked_at = 0;
         loop {
@@ -61,13 +62,23 @@ impl Table {
     }
 
     /// Returns the next keys of all partitions, newest first.
-    async fn next_keys(&self, shards: &mut [Shard], query: &ListQuery, count: usize) -> Result<Vec<String>, StoreError> {
+    async fn next_keys(
+        &self,
+        shards: &mut [Shard],
+        query: &ListQuery,
+        count: usize,
+    ) -> Result<Vec<String>, StoreError> {
         let mut next = Vec::new();
         while next.len() < count {
             let wanting = shards.iter_mut().filter(|shard| shard.keys.is_empty() && !shard.is_done);
             try_join_all(wanting.map(|shard| self.refill(shard, query))).await?;
-            let place = |shard: &Shard| shard.keys.front().and_then(|key| key.get("place")?.as_s().ok().cloned());
-            let Some(newest) = shards.iter_mut().max_by_key(|shard| place(shard)).filter(|shard| !shard.keys.is_empty()) else { break };
+            let place =
+                |shard: &Shard| shard.keys.front().and_then(|key| key.get("place")?.as_s().ok().cloned());
+            let Some(newest) =
+                shards.iter_mut().max_by_key(|shard| place(shard)).filter(|shard| !shard.keys.is_empty())
+            else {
+                break;
+            };
             next.extend(newest.keys.pop_front().and_then(|mut key| match key.remove("place") {
                 Some(AttributeValue::S(place)) => Some(place),
                 _ => None,
@@ -83,12 +94,19 @@ impl Table {
             shard.is_done = true;
             return Ok(());
         }
-        let find = self.client.query().table_name(&self.name).index_name(keys::RECENT).scan_index_forward(false);
+        let find =
+            self.client.query().table_name(&self.name).index_name(keys::RECENT).scan_index_forward(false);
         let find = find.key_condition_expression("#recent = :recent AND #place BETWEEN :from AND :to");
-        let find = find.expression_attribute_names("#recent", "recent").expression_attribute_names("#place", "place");
-        let find = find.expression_attribute_values(":recent", text(keys::recent(&query.tenant, shard.number)));
-        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
-        let find = find.set_exclusive_start_key(shard.after.take()).limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        let find = find
+            .expression_attribute_names("#recent", "recent")
+            .expression_attribute_names("#place", "place");
+        let find =
+            find.expression_attribute_values(":recent", text(keys::recent(&query.tenant, shard.number)));
+        let find = find
+            .expression_attribute_values(":from", text(from))
+            .expression_attribute_values(":to", text(to));
+        let find =
+            find.set_exclusive_start_key(shard.after.take()).limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let found = find.send().await.map_err(failed)?;
         shard.keys.extend(found.items.unwrap_or_default());
         shard.is_done = found.last_evaluated_key.is_none();
@@ -97,17 +115,26 @@ impl Table {
     }
 
     /// Returns the tasks for these keys, in order. Tasks that the keys alone rule out are not read.
-    async fn read_listed(&self, places: &[String], query: &ListQuery) -> Result<Vec<(Position, Option<Task>)>, StoreError> {
+    async fn read_listed(
+        &self,
+        places: &[String],
+        query: &ListQuery,
+    ) -> Result<Vec<(Position, Option<Task>)>, StoreError> {
         let places: Vec<Place<'_>> = places.iter().filter_map(|place| Place::read(place)).collect();
         let passing = places.iter().filter(|place| passes(place, query)).map(Place::id);
         let passing: HashSet<TaskId> = passing.collect::<Result<_, _>>()?;
-        let keys = passing.into_iter().map(|id| item::key(&nobat_core::task::TaskKey { tenant: query.tenant.clone(), id }).into());
+        let keys = passing
+            .into_iter()
+            .map(|id| item::key(&nobat_core::task::TaskKey { tenant: query.tenant.clone(), id }).into());
         let mut tasks: HashMap<TaskId, Task> = HashMap::new();
         for found in self.read_many(keys.collect()).await? {
             let task = item::read(&found)?.task;
             tasks.insert(task.id, task);
         }
-        places.iter().map(|place| Ok((Position(place.position.to_owned()), tasks.remove(&place.id()?)))).collect()
+        places
+            .iter()
+            .map(|place| Ok((Position(place.position.to_owned()), tasks.remove(&place.id()?))))
+            .collect()
     }
 }
 
@@ -127,8 +154,8 @@ fn passes(place: &Place<'_>, query: &ListQuery) -> bool {
         && query.kind.as_ref().is_none_or(|kind| kind.as_str() == place.kind)
 }
 
-/// Returns the range of places to read, inclusive. A place begins with its position, so the end is before all places with the end's
-/// position.
+/// Returns the range of places to read, inclusive. A place begins with its position, so the end is before all
+/// places with the end's position.
 fn bounds(query: &ListQuery) -> (String, String) {
     let from = query.created_after.map_or_else(String::new, keys::moment);
     // A tilde sorts after every character of a place.

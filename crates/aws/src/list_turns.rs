@@ -1,4 +1,5 @@
-//! Limits on the parallel lists of each tenant, so that one tenant's lists do not use up the table's capacity and the connections.
+//! Limits on the parallel lists of each tenant, so that one tenant's lists do not use up the table's capacity
+//! and the connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Maximum number of lists that one process reads for one tenant in parallel. Each makes up to sixteen parallel queries.
+/// Maximum number of lists that one process reads for one tenant in parallel. Each makes up to sixteen
+/// parallel queries.
 const AT_ONCE: usize = 4;
 /// Maximum number of waiting lists of all tenants.
 const MAX_WAITING: usize = 4_096;
@@ -36,7 +38,11 @@ struct OfTenant {
 
 impl Default for ListTurns {
     fn default() -> Self {
-        Self { tenants: Mutex::new(Recent::new(MAX_TENANTS)), waiting: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+        Self {
+            tenants: Mutex::new(Recent::new(MAX_TENANTS)),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
 }
 
@@ -68,7 +74,8 @@ impl ListTurns {
         if let Some(known) = tenants.get(tenant) {
             return Arc::clone(known);
         }
-        let new = Arc::new(OfTenant { turns: Arc::new(Semaphore::new(AT_ONCE)), waiting: AtomicUsize::new(0) });
+        let new =
+            Arc::new(OfTenant { turns: Arc::new(Semaphore::new(AT_ONCE)), waiting: AtomicUsize::new(0) });
         tenants.insert(tenant.clone(), Arc::clone(&new));
         new
     }

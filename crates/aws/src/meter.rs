@@ -1,8 +1,9 @@
 //! Counts the cost of a backend's calls. Only tests and the cost table use it.
 //!
-//! It sees what the SDK sees: each try of each operation, and its response. The consumption of some tries is unknown: those without a
-//! response, those with an error other than a failed condition, and canceled transactions. They are counted as [`Usage::unknown`]. Calls of
-//! other services are not counted, such as Lambda's own receives and deletes.
+//! It sees what the SDK sees: each try of each operation, and its response. The consumption of some tries is
+//! unknown: those without a response, those with an error other than a failed condition, and canceled
+//! transactions. They are counted as [`Usage::unknown`]. Calls of other services are not counted, such as
+//! Lambda's own receives and deletes.
 
 mod capacity;
 
@@ -10,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::config::interceptors::{
-    AfterDeserializationInterceptorContextRef as Answered, BeforeSerializationInterceptorContextMut as Beginning,
-    BeforeTransmitInterceptorContextRef as Sending,
+    AfterDeserializationInterceptorContextRef as Answered,
+    BeforeSerializationInterceptorContextMut as Beginning, BeforeTransmitInterceptorContextRef as Sending,
 };
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
@@ -30,7 +31,8 @@ pub struct Meter(Arc<Mutex<Reading>>);
 pub struct Reading {
     /// Operations of `DynamoDB`, such as `PutItem`.
     pub dynamodb: BTreeMap<String, Usage>,
-    /// Operations of SQS, such as `SendMessageBatch`, with the number of tries. Each try is a request, even if it fails.
+    /// Operations of SQS, such as `SendMessageBatch`, with the number of tries. Each try is a request, even
+    /// if it fails.
     pub sqs: BTreeMap<String, u32>,
 }
 
@@ -75,7 +77,12 @@ impl Intercept for Meter {
     }
 
     /// The request is still typed here. Keeps the fields that the cost of the response depends on.
-    fn modify_before_serialization(&self, call: &mut Beginning<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
+    fn modify_before_serialization(
+        &self,
+        call: &mut Beginning<'_>,
+        _: &RuntimeComponents,
+        state: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
         if let Some(asked) = capacity::ask(call.input_mut()) {
             state.interceptor_state().store_put(asked);
         }
@@ -83,7 +90,12 @@ impl Intercept for Meter {
     }
 
     /// Called for every try. Its consumption is unknown until the response arrives.
-    fn read_before_transmit(&self, _: &Sending<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
+    fn read_before_transmit(
+        &self,
+        _: &Sending<'_>,
+        _: &RuntimeComponents,
+        state: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
         let call = state.load::<Metadata>().ok_or("the call has no operation name")?;
         let mut reading = self.0.lock();
         if call.service() == "SQS" {
@@ -96,8 +108,15 @@ impl Intercept for Meter {
         Ok(())
     }
 
-    fn read_after_deserialization(&self, call: &Answered<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
-        let (Some(operation), Some(asked)) = (state.load::<Metadata>(), state.load::<Asked>()) else { return Ok(()) };
+    fn read_after_deserialization(
+        &self,
+        call: &Answered<'_>,
+        _: &RuntimeComponents,
+        state: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let (Some(operation), Some(asked)) = (state.load::<Metadata>(), state.load::<Asked>()) else {
+            return Ok(());
+        };
         let units = match call.output_or_error() {
             Ok(output) => capacity::consumed(output, *asked),
             Err(error) => error.as_operation_error().and_then(capacity::refused),

@@ -1,7 +1,8 @@
-//! Payloads and results that are too long for their task's item. They are separate items, written before the task that names them.
+//! Payloads and results that are too long for their task's item. They are separate items, written before the
+//! task that names them.
 //!
-//! A status update then costs one write unit, whatever the payload's size. A body can be left behind. After a refused write it is deleted a
-//! day later. If the process dies between two writes, the body stays.
+//! A status update then costs one write unit, whatever the payload's size. A body can be left behind. After a
+//! refused write it is deleted a day later. If the process dies between two writes, the body stays.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ impl Table {
     pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
         let mut task = read.task;
         if let Some(payload) = read.payload {
-            // Without the payload, the handler refuses `null`, which ends the task. An error here would keep the task from ever ending.
+            // Without the payload, the handler refuses `null`, which ends the task. An error here would keep
+            // the task from ever ending.
             task.payload = self.read_body(&task.key(), &payload).await?.unwrap_or_else(|| {
                 tracing::error!(task = %task.id, "an overflow payload is missing; the handler gets null");
                 Json::null()
@@ -40,7 +42,8 @@ impl Table {
 
     async fn read_body(&self, name: &TaskKey, body: &OverflowRef) -> Result<Option<Json>, StoreError> {
         let Some(mut item) = self.read(key_of(name, &body.key)).await? else { return Ok(None) };
-        let text = item.remove("body").and_then(|value| value.as_s().ok().cloned()).ok_or(Unreadable("body"))?;
+        let text =
+            item.remove("body").and_then(|value| value.as_s().ok().cloned()).ok_or(Unreadable("body"))?;
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
 
@@ -52,7 +55,13 @@ impl Table {
     }
 
     /// Writes a separate result. It expires after its task.
-    pub(crate) async fn write_result(&self, name: &TaskKey, apart: &OverflowRef, result: &Json, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn write_result(
+        &self,
+        name: &TaskKey,
+        apart: &OverflowRef,
+        result: &Json,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut item = body(name, apart, result);
         item.insert("expires_at".to_owned(), number(expiry(now + self.retention + LONGER)));
         self.put(item, Expression::default()).await.map(drop)
@@ -81,7 +90,8 @@ impl Table {
             None => Expression::default().remove("expires_at"),
         };
         let change = change.set("version", number(task.version));
-        let change = change.when("attribute_exists(#PK) AND (attribute_not_exists(#version) OR #version < :version)");
+        let change =
+            change.when("attribute_exists(#PK) AND (attribute_not_exists(#version) OR #version < :version)");
         self.update(key_of(&task.key(), &apart.key), change, None).await.map(drop)
     }
 }

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore,
+};
 use nobat_core::task::lifecycle::{Change, Event, transition};
 use nobat_core::task::{CancelRequest, State, Task, TaskKey, Waiting};
 use nobat_core::types::held_reason::HeldReason;
@@ -33,7 +35,12 @@ impl TaskStore for Table {
     }
 
     /// Repeats the claim transition as a condition. The conformance suite compares it with the lifecycle.
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         let own = new_op();
         let claim = Expression::default()
             .set("status", text("running"))
@@ -66,7 +73,10 @@ impl TaskStore for Table {
         let own = new_op();
         let update = self.change(&change, &own, now);
         let is_written = if change.callback.is_none() && change.entry.is_none() {
-            matches!(self.update(item::key(&change.task.key()), update, Some(&own)).await?, WriteOutcome::Done(_))
+            matches!(
+                self.update(item::key(&change.task.key()), update, Some(&own)).await?,
+                WriteOutcome::Done(_)
+            )
         } else {
             self.commit_all(&change, &update, &own, now).await?
         };
@@ -85,14 +95,25 @@ impl TaskStore for Table {
         Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         let beat = Expression::default().set("lease_until", moment(until)).count("version");
         let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
-        let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
+        let beat = beat
+            .when("#token = :token AND #status = :running")
+            .value("token", number(token))
+            .value("running", text("running"));
         // A repeated renewal does no harm, so it needs no id.
         match self.update(item::key(name), beat, None).await? {
             WriteOutcome::Refused(_) => Ok(Heartbeat::Lost),
-            WriteOutcome::Done(item) if item.contains_key("cancel") => Ok(Heartbeat::Renewed { cancel: CancelRequest::Requested }),
+            WriteOutcome::Done(item) if item.contains_key("cancel") => {
+                Ok(Heartbeat::Renewed { cancel: CancelRequest::Requested })
+            }
             WriteOutcome::Done(_) => Ok(Heartbeat::Renewed { cancel: CancelRequest::None }),
         }
     }
@@ -113,7 +134,9 @@ impl TaskStore for Table {
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         let change = Expression::default().set("sweep_at", moment(until));
-        let change = change.when("#version = :version AND attribute_exists(#sweep_at)").value("version", number(task.version));
+        let change = change
+            .when("#version = :version AND attribute_exists(#sweep_at)")
+            .value("version", number(task.version));
         self.update(item::key(&task.key()), change, None).await.map(drop)
     }
 
@@ -137,7 +160,8 @@ impl TaskStore for Table {
 }
 
 impl Table {
-    /// Returns true if the task is within its retention. TTL can be days late; until then, expired tasks are hidden.
+    /// Returns true if the task is within its retention. TTL can be days late; until then, expired tasks are
+    /// hidden.
     pub(crate) fn is_kept(&self, task: &Task, now: Timestamp) -> bool {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
@@ -186,7 +210,9 @@ impl Table {
         match transition(task.clone(), Event::Claim { until }, now) {
             Err(refused) => Ok(ClaimResult::Refused(refused, task)),
             // Only reached if the condition above and the lifecycle disagree.
-            Ok(_) => Err(StoreError::Corrupt("a claim was refused although the lifecycle grants it".to_owned())),
+            Ok(_) => {
+                Err(StoreError::Corrupt("a claim was refused although the lifecycle grants it".to_owned()))
+            }
         }
     }
 
@@ -211,7 +237,11 @@ impl Table {
         let inline = task.result.as_ref().filter(|_| apart.is_none()).map(|result| text(result.get()));
         let expires_at = task.finished_at().map(|ended| number(expiry(ended + self.retention)));
         let mut update = Expression::default().write(item::changing(task, own));
-        for (name, value) in [("result", inline), ("result_key", apart.map(|apart| text(apart.key))), ("expires_at", expires_at)] {
+        for (name, value) in [
+            ("result", inline),
+            ("result_key", apart.map(|apart| text(apart.key))),
+            ("expires_at", expires_at),
+        ] {
             update = match value {
                 Some(value) => update.set(name, value),
                 None => update.remove(name),
@@ -220,13 +250,21 @@ impl Table {
         update = match keys::sweep(task, now) {
             SweepIndex::Left => update,
             SweepIndex::Removed => update.remove("sweep").remove("sweep_at"),
-            SweepIndex::At(partition, mark) => update.set("sweep", text(partition)).set("sweep_at", moment(mark)),
+            SweepIndex::At(partition, mark) => {
+                update.set("sweep", text(partition)).set("sweep_at", moment(mark))
+            }
         };
         update.when("#version = :read_version").value("read_version", number(change.read_version))
     }
 
     /// Writes a change with its callback and audit entry in one transaction.
-    async fn commit_all(&self, change: &Change, update: &Expression, own: &str, now: Timestamp) -> Result<bool, StoreError> {
+    async fn commit_all(
+        &self,
+        change: &Change,
+        update: &Expression,
+        own: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         let mut writes = vec![self.update_write(item::key(&change.task.key()), update)?];
         if let Some(follow_up) = &change.callback {

@@ -1,4 +1,5 @@
-//! Calls to the table. Reads are consistent, writes have a condition, and a retry recognizes a write whose response was lost.
+//! Calls to the table. Reads are consistent, writes have a condition, and a retry recognizes a write whose
+//! response was lost.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -9,8 +10,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, Delete, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
-    Update,
+    CancellationReason, Delete, KeysAndAttributes, Put, ReturnValue,
+    ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::ports::StoreError;
@@ -61,7 +62,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 impl Table {
     /// Reads an item consistently: it reflects every write that was answered before.
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Item>, StoreError> {
-        let get = self.client.get_item().table_name(&self.name).set_key(Some(key.into())).consistent_read(true);
+        let get =
+            self.client.get_item().table_name(&self.name).set_key(Some(key.into())).consistent_read(true);
         get.send().await.map(|output| output.item).map_err(failed)
     }
 
@@ -77,9 +79,15 @@ impl Table {
         for round in 1..=MAX_ROUNDS {
             let asked = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
             let asked = asked.map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            let output = self.client.batch_get_item().request_items(&self.name, asked).send().await.map_err(failed)?;
+            let output =
+                self.client.batch_get_item().request_items(&self.name, asked).send().await.map_err(failed)?;
             items.extend(output.responses.unwrap_or_default().remove(&self.name).unwrap_or_default());
-            left = output.unprocessed_keys.unwrap_or_default().remove(&self.name).map(|asked| asked.keys).unwrap_or_default();
+            left = output
+                .unprocessed_keys
+                .unwrap_or_default()
+                .remove(&self.name)
+                .map(|asked| asked.keys)
+                .unwrap_or_default();
             if left.is_empty() {
                 return Ok(items);
             }
@@ -93,14 +101,18 @@ impl Table {
         for attempt in 1.. {
             let put = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
             let put = put.set_condition_expression(condition.condition());
-            let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+            let put = put
+                .set_expression_attribute_names(condition.names())
+                .set_expression_attribute_values(condition.values());
             let on_failure = condition.condition().map(|_| OnFailure::AllOld);
             let Err(error) = put.set_return_values_on_condition_check_failure(on_failure).send().await else {
                 return Ok(WriteOutcome::Done(item));
             };
             match error {
                 SdkError::ServiceError(refused) if refused.err().is_conditional_check_failed_exception() => {
-                    let PutItemError::ConditionalCheckFailedException(refused) = refused.into_err() else { break };
+                    let PutItemError::ConditionalCheckFailedException(refused) = refused.into_err() else {
+                        break;
+                    };
                     return Ok(judged(refused.item, op(&item)));
                 }
                 error if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
@@ -110,18 +122,33 @@ impl Table {
         Err(StoreError::Unavailable("DynamoDB refused a write and gave no reason".to_owned()))
     }
 
-    /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of that name, if any.
-    pub(crate) async fn update(&self, key: Key, change: Expression, op: Option<&str>) -> Result<WriteOutcome, StoreError> {
+    /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of
+    /// that name, if any.
+    pub(crate) async fn update(
+        &self,
+        key: Key,
+        change: Expression,
+        op: Option<&str>,
+    ) -> Result<WriteOutcome, StoreError> {
         let key: Item = key.into();
         for attempt in 1.. {
             let update = self.client.update_item().table_name(&self.name).set_key(Some(key.clone()));
-            let update = update.update_expression(change.update()).set_condition_expression(change.condition());
-            let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
-            let update = update.return_values(ReturnValue::AllNew).return_values_on_condition_check_failure(OnFailure::AllOld);
+            let update =
+                update.update_expression(change.update()).set_condition_expression(change.condition());
+            let update = update
+                .set_expression_attribute_names(change.names())
+                .set_expression_attribute_values(change.values());
+            let update = update
+                .return_values(ReturnValue::AllNew)
+                .return_values_on_condition_check_failure(OnFailure::AllOld);
             match update.send().await {
                 Ok(output) => return Ok(WriteOutcome::Done(output.attributes.unwrap_or_default())),
-                Err(SdkError::ServiceError(refused)) if refused.err().is_conditional_check_failed_exception() => {
-                    let UpdateItemError::ConditionalCheckFailedException(refused) = refused.into_err() else { break };
+                Err(SdkError::ServiceError(refused))
+                    if refused.err().is_conditional_check_failed_exception() =>
+                {
+                    let UpdateItemError::ConditionalCheckFailedException(refused) = refused.into_err() else {
+                        break;
+                    };
                     return Ok(judged(refused.item, op));
                 }
                 Err(error) if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
@@ -133,10 +160,19 @@ impl Table {
 
     /// Makes all writes or none. On refusal it returns the items that did not meet their condition.
     ///
-    /// DynamoDB treats a repetition of the same writes with the same `token` within ten minutes as one transaction.
-    pub(crate) async fn transact(&self, writes: Vec<TransactWriteItem>, token: &str) -> Result<Result<(), Vec<Item>>, StoreError> {
+    /// DynamoDB treats a repetition of the same writes with the same `token` within ten minutes as one
+    /// transaction.
+    pub(crate) async fn transact(
+        &self,
+        writes: Vec<TransactWriteItem>,
+        token: &str,
+    ) -> Result<Result<(), Vec<Item>>, StoreError> {
         for attempt in 1.. {
-            let transaction = self.client.transact_write_items().set_transact_items(Some(writes.clone())).client_request_token(token);
+            let transaction = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(writes.clone()))
+                .client_request_token(token);
             let Err(error) = transaction.send().await else { return Ok(Ok(())) };
             match canceled(&error) {
                 Some(Canceled::Refused) => return Ok(Err(refusals(&error))),
@@ -150,42 +186,70 @@ impl Table {
     }
 
     /// Returns the part of a transaction that writes a whole item.
-    pub(crate) fn put_write(&self, item: Item, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn put_write(
+        &self,
+        item: Item,
+        condition: &Expression,
+    ) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder().table_name(&self.name).set_item(Some(item));
         let put = put.set_condition_expression(condition.condition());
-        let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+        let put = put
+            .set_expression_attribute_names(condition.names())
+            .set_expression_attribute_values(condition.values());
         let put = put.return_values_on_condition_check_failure(OnFailure::AllOld).build();
-        Ok(TransactWriteItem::builder().put(put.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+        Ok(TransactWriteItem::builder()
+            .put(put.map_err(|error| StoreError::Corrupt(error.to_string()))?)
+            .build())
     }
 
     /// Returns the part of a transaction that updates an item.
-    pub(crate) fn update_write(&self, key: Key, change: &Expression) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn update_write(
+        &self,
+        key: Key,
+        change: &Expression,
+    ) -> Result<TransactWriteItem, StoreError> {
         let update = Update::builder().table_name(&self.name).set_key(Some(key.into()));
         let update = update.update_expression(change.update()).set_condition_expression(change.condition());
-        let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
+        let update = update
+            .set_expression_attribute_names(change.names())
+            .set_expression_attribute_values(change.values());
         let update = update.return_values_on_condition_check_failure(OnFailure::AllOld).build();
-        Ok(TransactWriteItem::builder().update(update.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+        Ok(TransactWriteItem::builder()
+            .update(update.map_err(|error| StoreError::Corrupt(error.to_string()))?)
+            .build())
     }
 
     /// Returns the part of a transaction that deletes an item.
-    pub(crate) fn delete_write(&self, key: Key, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn delete_write(
+        &self,
+        key: Key,
+        condition: &Expression,
+    ) -> Result<TransactWriteItem, StoreError> {
         let delete = Delete::builder().table_name(&self.name).set_key(Some(key.into()));
         let delete = delete.set_condition_expression(condition.condition());
-        let delete = delete.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+        let delete = delete
+            .set_expression_attribute_names(condition.names())
+            .set_expression_attribute_values(condition.values());
         let delete = delete.return_values_on_condition_check_failure(OnFailure::AllOld).build();
-        Ok(TransactWriteItem::builder().delete(delete.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+        Ok(TransactWriteItem::builder()
+            .delete(delete.map_err(|error| StoreError::Corrupt(error.to_string()))?)
+            .build())
     }
 
     /// Checks that writes work: writes the time into one item.
     ///
-    /// A successful write counts for [`PROVED`]. A process whose readiness is checked constantly then writes 8,640 units a day, which cost
-    /// half a cent. In between, the read of every check detects an unavailable table.
+    /// A successful write counts for [`PROVED`]. A process whose readiness is checked constantly then writes
+    /// 8,640 units a day, which cost half a cent. In between, the read of every check detects an unavailable
+    /// table.
     pub(crate) async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         let proved_at = Timestamp::from_millis(self.write_proved_at.load(Ordering::Relaxed));
         if proved_at <= now && now < proved_at + PROVED {
             return Ok(());
         }
-        let write = Expression::default().set("at", moment(now)).when("attribute_not_exists(#at) OR #at <= :now").value("now", moment(now));
+        let write = Expression::default()
+            .set("at", moment(now))
+            .when("attribute_not_exists(#at) OR #at <= :now")
+            .value("now", moment(now));
         // A refusal also proves it: another process, whose clock is ahead, has written.
         self.update(item::at(keys::READY, keys::READY), write, None).await?;
         self.write_proved_at.store(now.millis(), Ordering::Relaxed);
@@ -203,13 +267,22 @@ fn judged(found: Option<Item>, own: Option<&str>) -> WriteOutcome {
 enum Canceled {
     /// Some items did not meet their condition, and there was no other problem.
     Refused,
-    /// Another transaction was running on some of the items, or capacity was lacking. Only another try shows if the conditions hold.
+    /// Another transaction was running on some of the items, or capacity was lacking. Only another try shows
+    /// if the conditions hold.
     InTheWay,
 }
 
 fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
-    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return None };
-    let mut codes = canceled.cancellation_reasons().iter().filter_map(CancellationReason::code).filter(|code| *code != "None").peekable();
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error()
+    else {
+        return None;
+    };
+    let mut codes = canceled
+        .cancellation_reasons()
+        .iter()
+        .filter_map(CancellationReason::code)
+        .filter(|code| *code != "None")
+        .peekable();
     codes.peek()?;
     let mut is_refused = true;
     for code in codes {
@@ -225,8 +298,14 @@ fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
 
 /// Returns the items that did not meet their condition.
 fn refusals(error: &SdkError<TransactWriteItemsError>) -> Vec<Item> {
-    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return Vec::new() };
-    let refused = canceled.cancellation_reasons().iter().filter(|reason| reason.code() == Some("ConditionalCheckFailed"));
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error()
+    else {
+        return Vec::new();
+    };
+    let refused = canceled
+        .cancellation_reasons()
+        .iter()
+        .filter(|reason| reason.code() == Some("ConditionalCheckFailed"));
     refused.map(|reason| reason.item.clone().unwrap_or_default()).collect()
 }
 

@@ -13,7 +13,8 @@ use crate::json::decode::{ReadError, read};
 
 /// JSON value, kept byte for byte as received. Clones share the text.
 ///
-/// nobat never parses it and writes it again. So two parsers cannot read it differently, and no number loses a digit.
+/// nobat never parses it and writes it again. So two parsers cannot read it differently, and no number loses
+/// a digit.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Json(Arc<RawValue>);
@@ -24,17 +25,19 @@ pub enum UnfitJson {
     /// Arrays and objects are nested deeper than [`Json::MAX_DEPTH`] levels.
     #[error("expected at most {} levels of nesting", Json::MAX_DEPTH)]
     TooDeep,
-    /// A string has an escape for half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
+    /// A string has an escape for half of a surrogate pair, which is not Unicode text (RFC 8259, section
+    /// 8.2).
     #[error("a string has an escape for half of a surrogate pair; send both halves")]
     LoneSurrogate,
 }
 
 impl Json {
-    /// Maximum nesting depth. `serde_json` reads 127 levels, so every handler can read such a value. A client with the same limit can read
-    /// the responses, lists and callbacks that contain it.
+    /// Maximum nesting depth. `serde_json` reads 127 levels, so every handler can read such a value. A client
+    /// with the same limit can read the responses, lists and callbacks that contain it.
     pub const MAX_DEPTH: usize = 120;
 
-    /// Takes a value that a client sent. The parser has checked the syntax; this function checks what `RawValue` does not.
+    /// Takes a value that a client sent. The parser has checked the syntax; this function checks what
+    /// `RawValue` does not.
     pub fn from_outside(raw: &RawValue) -> Result<Self, UnfitJson> {
         check(raw.get().as_bytes())?;
         Ok(Self(Arc::from(raw.to_owned())))

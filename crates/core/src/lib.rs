@@ -2,8 +2,8 @@
 //!
 //! Pure: no runtime, no disk, no network. The current time and random values are arguments.
 //!
-//! Each module imports only from the modules before it in this order: `types`, `collections`, `json`, `auth`, `limits`, `task`, `secrets`,
-//! `config`, `submission`, `ports`, `policy`, `service`.
+//! Each module imports only from the modules before it in this order: `types`, `collections`, `json`, `auth`,
+//! `limits`, `task`, `secrets`, `config`, `submission`, `ports`, `policy`, `service`.
 
 pub mod auth;
 pub mod collections;

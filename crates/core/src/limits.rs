@@ -1,8 +1,9 @@
 //! Limits that tasks share: start rate, concurrency, circuit breaker and batches.
 //!
-//! A [`LimiterState`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue, a tenant or a limit key. All
-//! decisions here are pure: a function takes the state, the limits and the time, and returns what the task does next. Backends store the
-//! state as text, and write it only over the version that was read.
+//! A [`LimiterState`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue,
+//! a tenant or a limit key. All decisions here are pure: a function takes the state, the limits and the time,
+//! and returns what the task does next. Backends store the state as text, and write it only over the version
+//! that was read.
 
 pub mod backoff;
 pub mod batch;

@@ -37,10 +37,11 @@ pub struct Submission {
     /// Queue in which the task waits. Default `default`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
-    /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or for an endpoint optionally
-    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success_statuses` and `retry_statuses`;
-    /// `body`, or `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII
-    /// characters, default a key made by nobat).
+    /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or
+    /// for an endpoint optionally `path`. Its other fields are optional: `method` (default `POST`),
+    /// `headers`, `timeout`, `success_statuses` and `retry_statuses`; `body`, or `body_base64` for a binary
+    /// body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII characters,
+    /// default a key made by nobat).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
     /// Minimum delay before the start, in seconds. At most 366 days. Excludes `run_at`.
@@ -55,12 +56,12 @@ pub struct Submission {
     /// Limit key. All tasks of the tenant with this key share the limits of `/v1/limits/{key}`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub limit_key: Option<String>,
-    /// Maximum duration of one attempt, in seconds. Default: the endpoint's timeout, else 30. At most the server's maximum, 43,200 by
-    /// default.
+    /// Maximum duration of one attempt, in seconds. Default: the endpoint's timeout, else 30. At most the
+    /// server's maximum, 43,200 by default.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
-    /// Deadline for starting: no attempt starts at or after this time. Must be in the future and after `run_at` or `delay`. A task that
-    /// waits at this time ends as `expired`.
+    /// Deadline for starting: no attempt starts at or after this time. Must be in the future and after
+    /// `run_at` or `delay`. A task that waits at this time ends as `expired`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
     /// Retry policy. Default: the endpoint's policy, else the queue's, else the defaults of its fields.
@@ -71,7 +72,8 @@ pub struct Submission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<CallbackSubmission>, required = false))]
     pub callback: Option<CallbackSubmission>,
-    /// Labels for the client's own use: at most 20, each with a text of at most 256 bytes without control characters.
+    /// Labels for the client's own use: at most 20, each with a text of at most 256 bytes without control
+    /// characters.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_texts")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::submission::schema::labels, required = false))]
     pub labels: Option<BTreeMap<String, String>>,
@@ -120,13 +122,23 @@ impl Submission {
         let payload = wrong.payload(self.payload, intake.max_payload);
         let due_at = wrong.due(self.delay, self.run_at, now);
         let settings = TaskOptions {
-            timeout: wrong.timeout(self.timeout, found.and_then(|endpoint| endpoint.timeout), intake.max_timeout),
+            timeout: wrong.timeout(
+                self.timeout,
+                found.and_then(|endpoint| endpoint.timeout),
+                intake.max_timeout,
+            ),
             expires_at: wrong.deadline(self.expires_at, due_at, now),
             retry: match &self.retry {
                 Some(retry) => wrong.retry("/retry", retry),
-                None => found.and_then(|endpoint| endpoint.retry.clone()).or_else(|| intake.queue?.retry.clone()).unwrap_or_default(),
+                None => found
+                    .and_then(|endpoint| endpoint.retry.clone())
+                    .or_else(|| intake.queue?.retry.clone())
+                    .unwrap_or_default(),
             },
-            left: InheritedDefaults { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
+            left: InheritedDefaults {
+                timeout: found.is_some() && self.timeout.is_none(),
+                retry: found.is_some() && self.retry.is_none(),
+            },
             limit_key: self.limit_key.as_deref().and_then(|key| wrong.name("/limit_key", Some(key))),
             endpoint,
             callback: self.callback.and_then(|callback| wrong.callback(callback, intake.kinds)),

@@ -74,7 +74,14 @@ pub struct Task {
 
 impl Task {
     /// Creates a task that is not stored yet and is due at once.
-    pub(crate) fn new(name: TaskKey, kind: Name, queue: Name, payload: Json, settings: TaskOptions, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        name: TaskKey,
+        kind: Name,
+        queue: Name,
+        payload: Json,
+        settings: TaskOptions,
+        now: Timestamp,
+    ) -> Self {
         Self {
             tenant: name.tenant,
             id: name.id,
@@ -115,7 +122,8 @@ impl Task {
         self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
-    /// Maximum of [`HoldState::deferrals`]. Without it, nobat would call a receiver for ever that always asks for a pause.
+    /// Maximum of [`HoldState::deferrals`]. Without it, nobat would call a receiver for ever that always asks
+    /// for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
     /// Maximum number of finished attempts that are kept in full. Earlier ones are only counted.
@@ -135,11 +143,13 @@ impl Task {
         }
     }
 
-    /// Returns the time at which the task needs attention if nothing happens before: its due time, its deadline, or the expiry of its
-    /// lease. `None` after its end.
+    /// Returns the time at which the task needs attention if nothing happens before: its due time, its
+    /// deadline, or the expiry of its lease. `None` after its end.
     pub fn wake_at(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Waiting(_) => Some(self.options.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at))),
+            State::Waiting(_) => {
+                Some(self.options.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at)))
+            }
             State::Running(lease) => Some(lease.until),
             State::Ended(_) => None,
         }
@@ -150,7 +160,8 @@ impl Task {
         self.options.expires_at.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Returns the idempotency key that a handler sends, so that the receiver can tell a repeated call from a new one.
+    /// Returns the idempotency key that a handler sends, so that the receiver can tell a repeated call from a
+    /// new one.
     pub fn idempotency_key(&self) -> String {
         match self.options.key_generation {
             None => self.id.to_string(),

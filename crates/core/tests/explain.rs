@@ -8,14 +8,16 @@ use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::json::Json;
 use nobat_core::limits::{
-    AcquireRequest, AcquireResult, BatchPolicy, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterState, Limits, Permit,
-    RateLimit, ScopedReservation,
+    AcquireRequest, AcquireResult, BatchPolicy, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope,
+    LimiterState, Limits, Permit, RateLimit, ScopedReservation,
 };
 use nobat_core::policy::decide;
-use nobat_core::policy::explain::{ExplainCode, ExplainInput, ExplanationView, Known, explain};
+use nobat_core::policy::explain::ExplanationView;
+use nobat_core::policy::explain::{ExplainCode, ExplainInput, Known, explain};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
-    CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError, TaskOptions, Waiting,
+    CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError,
+    TaskOptions, Waiting,
 };
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
@@ -48,7 +50,11 @@ fn billing() -> LimitScope {
 
 /// A task for the endpoint `billing`, that names the limit key `customer-42`.
 fn task(state: State, due_at: Timestamp) -> Task {
-    let settings = TaskOptions { endpoint: Some(name("billing")), limit_key: Some(name("customer-42")), ..TaskOptions::default() };
+    let settings = TaskOptions {
+        endpoint: Some(name("billing")),
+        limit_key: Some(name("customer-42")),
+        ..TaskOptions::default()
+    };
     Task {
         tenant: Tenant::new("acme").unwrap(),
         id: TaskId::new(ago(600), 7),
@@ -96,7 +102,8 @@ fn ended(end: Outcome) -> Task {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint::from_text(r#"{"url":"https://billing.example","created_at":"2027-01-01T00:00:00Z"}"#, 1).unwrap()
+    Endpoint::from_text(r#"{"url":"https://billing.example","created_at":"2027-01-01T00:00:00Z"}"#, 1)
+        .unwrap()
 }
 
 /// Circumstances without an obstacle.
@@ -116,7 +123,10 @@ fn paused(queue: bool, kind: bool, status: EndpointStatus) -> ExplainInput {
 }
 
 fn paced() -> Limits {
-    Limits { rate: Some(RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
+    Limits {
+        rate: Some(RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) }),
+        ..Limits::default()
+    }
 }
 
 fn parallel() -> Limits {
@@ -124,7 +134,10 @@ fn parallel() -> Limits {
 }
 
 fn breaker_limits() -> Limits {
-    Limits { breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
+    Limits {
+        breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }),
+        ..Limits::default()
+    }
 }
 
 fn enter(limiter: &mut LimiterState, limits: &Limits, now: Timestamp) -> AcquireResult {
@@ -149,10 +162,21 @@ fn go(limiter: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
 }
 
 /// Limiter at which one task started at that time, with the report of its call.
-fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, now: Timestamp) -> LimiterState {
+fn after(
+    limits: &Limits,
+    verdict: CallHealth,
+    pause_until: Option<Timestamp>,
+    now: Timestamp,
+) -> LimiterState {
     let mut limiter = LimiterState::default();
     let pass = go(&mut limiter, limits, now);
-    limiter.complete(limits, pass, ME, &CallReport { health: verdict, took: Duration::from_millis(50), pause_until }, now);
+    limiter.complete(
+        limits,
+        pass,
+        ME,
+        &CallReport { health: verdict, took: Duration::from_millis(50), pause_until },
+        now,
+    );
     limiter
 }
 
@@ -160,7 +184,9 @@ fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, n
 fn promised() -> (Task, ExplainInput) {
     let mut limiter = LimiterState::default();
     go(&mut limiter, &paced(), at(0));
-    let AcquireResult::Denied(wait) = enter(&mut limiter, &paced(), at(0)) else { panic!("the task starts at once") };
+    let AcquireResult::Denied(wait) = enter(&mut limiter, &paced(), at(0)) else {
+        panic!("the task starts at once")
+    };
     let scoped = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
     let task = Task {
         due_at: wait.until,
@@ -195,7 +221,8 @@ fn waiting() -> Vec<Row> {
     let mut over = scheduled(at(60));
     over.options.expires_at = Some(ago(1));
     let retrying = || failed(1, "http_503", task(State::Waiting(Waiting::Retrying), at(60)));
-    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
+    let down =
+        |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     vec![
         (scheduled(at(60)), unobstructed(), "scheduled", "it is due at 08:01:00"),
         (
@@ -204,9 +231,24 @@ fn waiting() -> Vec<Row> {
             "scheduled",
             "it is due at 08:01:00; it will be held then, unless this changes: queue default is paused",
         ),
-        (late, unobstructed(), "scheduled", "it is due at 08:01:00; but its deadline is earlier, at 08:00:30"),
-        (over, unobstructed(), "deadline_passed", "its deadline passed before it could start, and it expires soon"),
-        (retrying(), unobstructed(), "backoff", "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00"),
+        (
+            late,
+            unobstructed(),
+            "scheduled",
+            "it is due at 08:01:00; but its deadline is earlier, at 08:00:30",
+        ),
+        (
+            over,
+            unobstructed(),
+            "deadline_passed",
+            "its deadline passed before it could start, and it expires soon",
+        ),
+        (
+            retrying(),
+            unobstructed(),
+            "backoff",
+            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00",
+        ),
         (
             retrying(),
             ExplainInput { endpoint: None, ..unobstructed() },
@@ -221,7 +263,12 @@ fn waiting() -> Vec<Row> {
             // A probe may start by then.
             "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00",
         ),
-        (scheduled(ago(1)), unobstructed(), "queued", "it has been due since 07:59:59, and waits for a worker"),
+        (
+            scheduled(ago(1)),
+            unobstructed(),
+            "queued",
+            "it has been due since 07:59:59, and waits for a worker",
+        ),
         (
             scheduled(ago(1)),
             paused(false, false, EndpointStatus::Paused),
@@ -255,7 +302,8 @@ fn begun() -> Vec<Row> {
     let mut left = running(at(40), CancelRequest::Requested);
     left.options.left = InheritedDefaults { timeout: false, retry: true };
     let mut queue_has_it = unobstructed();
-    queue_has_it.task_config.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
+    queue_has_it.task_config.queue.retry =
+        Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
     let none = ExplainInput::default;
     vec![
         (
@@ -285,7 +333,12 @@ fn begun() -> Vec<Row> {
         ),
         (ended(Outcome::Failed), none(), "failed", "it failed at 07:59:55"),
         (ended(Outcome::Canceled), none(), "canceled", "it was canceled at 07:59:55"),
-        (ended(Outcome::Expired), none(), "expired", "it expired at 07:59:55, since its deadline passed before it could start"),
+        (
+            ended(Outcome::Expired),
+            none(),
+            "expired",
+            "it expired at 07:59:55, since its deadline passed before it could start",
+        ),
     ]
 }
 
@@ -295,9 +348,21 @@ fn held_until_a_client_acts() -> Vec<HeldRow> {
     let both = paused(false, true, EndpointStatus::Paused);
     let strange = ExplainInput { has_handler: false, ..unobstructed() };
     vec![
-        (HeldReason::Paused, paused(true, false, EndpointStatus::Open), "paused", "queue default is paused", Some(queue)),
+        (
+            HeldReason::Paused,
+            paused(true, false, EndpointStatus::Open),
+            "paused",
+            "queue default is paused",
+            Some(queue),
+        ),
         (HeldReason::Paused, both, "paused", "kind http and endpoint billing are paused", Some(kind.clone())),
-        (HeldReason::RateLimited, paused(false, false, EndpointStatus::Paused), "paused", "endpoint billing is paused", Some(billing())),
+        (
+            HeldReason::RateLimited,
+            paused(false, false, EndpointStatus::Paused),
+            "paused",
+            "endpoint billing is paused",
+            Some(billing()),
+        ),
         (
             HeldReason::EndpointGone,
             paused(false, false, EndpointStatus::Gone),
@@ -319,7 +384,13 @@ fn held_until_a_client_acts() -> Vec<HeldRow> {
             "the signing secret or a header of endpoint billing could not be read",
             Some(billing()),
         ),
-        (HeldReason::NoHandler, strange, "no_handler", "this installation has no handler for kind http", Some(kind)),
+        (
+            HeldReason::NoHandler,
+            strange,
+            "no_handler",
+            "this installation has no handler for kind http",
+            Some(kind),
+        ),
         (
             HeldReason::LimiterUnavailable,
             unobstructed(),
@@ -347,7 +418,8 @@ fn held_until_a_client_acts() -> Vec<HeldRow> {
 /// Holds by limits.
 fn held_by_limits() -> Vec<HeldRow> {
     let key = LimitScope::Key(name("customer-42"));
-    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
+    let down =
+        |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     let mut probing = down(ago(40));
     go(&mut probing.limiters[0].limiter, &breaker_limits(), ago(5));
     let resting = |of: &LimitScope, until| {
@@ -413,23 +485,45 @@ fn unblocked() -> Vec<HeldRow> {
     let limiter = |limits, limiter| with(billing(), limits, limiter);
     let mut well = after(&breaker_limits(), CallHealth::Bad, None, ago(40));
     let probe = go(&mut well, &breaker_limits(), ago(5));
-    well.complete(&breaker_limits(), probe, ME, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, ago(4));
+    well.complete(
+        &breaker_limits(),
+        probe,
+        ME,
+        &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None },
+        ago(4),
+    );
     let row = |reason, around, over| (reason, around, "unblocked", over, None);
     let (room, free) = ("its rate limit was reached, and a start is free now", LimiterState::default);
     vec![
-        row(HeldReason::Paused, unobstructed(), "its queue, its kind or its endpoint was paused, and none of them is paused now"),
-        row(HeldReason::EndpointGone, unobstructed(), "endpoint billing had responded with 410 Gone, and is open again"),
+        row(
+            HeldReason::Paused,
+            unobstructed(),
+            "its queue, its kind or its endpoint was paused, and none of them is paused now",
+        ),
+        row(
+            HeldReason::EndpointGone,
+            unobstructed(),
+            "endpoint billing had responded with 410 Gone, and is open again",
+        ),
         row(HeldReason::EndpointMissing, unobstructed(), "endpoint billing did not exist, and exists now"),
         row(HeldReason::RateLimited, limiter(Limits::default(), free()), room),
         row(HeldReason::RateLimited, limiter(paced(), free()), room),
-        row(HeldReason::ConcurrencyLimited, limiter(parallel(), free()), "its concurrency limit was reached, and a slot is free now"),
+        row(
+            HeldReason::ConcurrencyLimited,
+            limiter(parallel(), free()),
+            "its concurrency limit was reached, and a slot is free now",
+        ),
         row(
             HeldReason::CircuitOpen,
             limiter(breaker_limits(), well),
             "the circuit breaker of endpoint billing was open, and is closed now",
         ),
         row(HeldReason::RetryAfter, unobstructed(), "the pause that the receiver asked for is over"),
-        row(HeldReason::Batching, unobstructed(), "it waited for a batch to endpoint billing, which has no batches now"),
+        row(
+            HeldReason::Batching,
+            unobstructed(),
+            "it waited for a batch to endpoint billing, which has no batches now",
+        ),
         row(
             HeldReason::NoHandler,
             unobstructed(),
@@ -451,9 +545,14 @@ fn every_case_has_its_code_and_sentence() {
         assert_eq!(found.until, until, "{reason}");
         said.insert(code);
     }
-    for (stored, around, code, reason, by) in [held_until_a_client_acts(), held_by_limits(), unblocked()].concat() {
+    for (stored, around, code, reason, by) in
+        [held_until_a_client_acts(), held_by_limits(), unblocked()].concat()
+    {
         let found = explain(&held(stored), &around, at(0));
-        assert_eq!((found.code.as_str(), short(&found.reason)), (code, format!("{reason}; the task tries again at 08:01:00")));
+        assert_eq!(
+            (found.code.as_str(), short(&found.reason)),
+            (code, format!("{reason}; the task tries again at 08:01:00"))
+        );
         assert_eq!((found.until, found.by), (Some(at(60)), by), "{reason}");
         said.insert(code);
     }
@@ -467,37 +566,58 @@ fn reservation_is_shown_while_it_is_valid() {
     let (task, around) = promised();
     let found = explain(&task, &around, at(0));
     let reason = "endpoint billing has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for 08:00:10.200Z";
-    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
+    assert_eq!(
+        (found.code, short(&found.reason).as_str()),
+        (ExplainCode::Held(HeldReason::RateLimited), reason)
+    );
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
-    changed.limiters[0].limits.rate = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
+    changed.limiters[0].limits.rate =
+        Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
     let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
-    assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "a reservation at another rate is void");
+    assert_eq!(
+        short(&explain(&task, &changed, at(0)).reason),
+        reason,
+        "a reservation at another rate is void"
+    );
     changed.limiters[0].limits.rate = None;
     assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
 }
 
 #[test]
 fn batching_task_names_batch_size_and_wait() {
-    let batch = BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
-    let mut around = ExplainInput { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
+    let batch =
+        BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
+    let mut around =
+        ExplainInput { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
     let task = held(HeldReason::Batching);
     let found = explain(&task, &around, at(0));
     let reason = "it waits up to 5 s for a batch of at most 100 tasks to endpoint billing; unless the batch starts before, the task tries \
          again at 08:01:00";
-    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::Batching), reason));
+    assert_eq!(
+        (found.code, short(&found.reason).as_str()),
+        (ExplainCode::Held(HeldReason::Batching), reason)
+    );
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
     let down = after(&breaker_limits(), CallHealth::Bad, Some(at(90)), ago(1));
     around.limiters = vec![Known { of: billing(), limits: breaker_limits(), limiter: down }];
-    assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "the pause holds every batch");
+    assert_eq!(
+        explain(&task, &around, at(0)).code,
+        ExplainCode::Held(HeldReason::RetryAfter),
+        "the pause holds every batch"
+    );
 }
 
 #[test]
 fn pause_of_one_attempt_holds_only_its_task() {
-    let task = Task { hold: HoldState { deferrals: 1, ..HoldState::default() }, ..held(HeldReason::RetryAfter) };
+    let task =
+        Task { hold: HoldState { deferrals: 1, ..HoldState::default() }, ..held(HeldReason::RetryAfter) };
     let found = explain(&task, &unobstructed(), at(0));
     let reason = "the receiver asked for a pause in its last response; the task tries again at 08:01:00";
-    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));
+    assert_eq!(
+        (found.code, short(&found.reason).as_str()),
+        (ExplainCode::Held(HeldReason::RetryAfter), reason)
+    );
     assert_eq!(found.by, Some(LimitScope::Key(name("customer-42"))));
 }
 

@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::limits::{
-    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, LimiterState, Limits, Permit, RateLimit, Reservation,
+    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, LimiterState, Limits,
+    Permit, RateLimit, Reservation,
 };
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;
@@ -78,13 +79,17 @@ impl World {
     }
 
     fn jitter(&mut self) -> JitterSample {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         JitterSample::from_bits(self.random)
     }
 
-    /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers with success.
+    /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers
+    /// with success.
     fn run_until(&mut self, end: u64, answers: impl Fn(u64) -> (u64, bool)) {
-        while let Some(Reverse((at, _, happening))) = self.agenda.peek().copied().filter(|Reverse((at, ..))| *at <= end) {
+        while let Some(Reverse((at, _, happening))) =
+            self.agenda.peek().copied().filter(|Reverse((at, ..))| *at <= end)
+        {
             self.agenda.pop();
             self.now = at;
             match happening {
@@ -192,7 +197,11 @@ fn slots_are_used_for_any_task_duration() {
         let mut world = World::new(limits, 64, tasks);
         world.run_until(TEN_MINUTES, |_| (takes, true));
         let most = usize::try_from(4 * TEN_MINUTES / takes).unwrap().min(tasks);
-        assert!(world.most_at_once <= 4 && world.done >= most * 9 / 10, "{takes} ms: {} of {most}", world.done);
+        assert!(
+            world.most_at_once <= 4 && world.done >= most * 9 / 10,
+            "{takes} ms: {} of {most}",
+            world.done
+        );
     }
 }
 
@@ -204,7 +213,8 @@ fn outage_of_half_an_hour_costs_only_probes() {
     let half_an_hour = 1_800_000;
     world.run_until(half_an_hour, |_| (20, false));
     let attempts: u32 = world.tasks.iter().map(|task| task.attempts).sum();
-    // Those that were under way when it opened, those that began while the first nine failures came in, and a probe every thirty seconds and a little.
+    // Those that were under way when it opened, those that began while the first nine failures came in, and a
+    // probe every thirty seconds and a little.
     assert!(attempts <= 64 + 9 + 60, "{attempts}");
     world.run_until(half_an_hour + 1_200_000, |_| (20, true));
     assert_eq!(world.done, 10_000);

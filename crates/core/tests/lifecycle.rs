@@ -1,4 +1,5 @@
-//! Lifecycle against a reference model, which was written from the design alone and is too simple to have the same errors.
+//! Lifecycle against a reference model, which was written from the design alone and is too simple to have the
+//! same errors.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use nobat_core::task::callback::Callback;
 use nobat_core::task::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
-    AttemptOutcome, CancelRequest, Held, HoldState, Lease, Outcome, State, Status, Task, TaskError, TaskOptions, Waiting,
+    AttemptOutcome, CancelRequest, Held, HoldState, Lease, Outcome, State, Status, Task, TaskError,
+    TaskOptions, Waiting,
 };
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
@@ -124,20 +126,35 @@ impl Model {
             (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(Outcome::Canceled)),
             (
                 Place::Running { stop: true, .. },
-                Op::Release(Token::Newest) | Op::Hold(Token::Newest, _) | Op::Fail(Token::Newest, _) | Op::Interrupt(Token::Newest),
+                Op::Release(Token::Newest)
+                | Op::Hold(Token::Newest, _)
+                | Op::Fail(Token::Newest, _)
+                | Op::Interrupt(Token::Newest),
             ) => To(Place::Ended(Outcome::Canceled)),
             (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
-            (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
+            (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => {
+                To(waiting(Why::Held, now + Duration::from_millis(pause)))
+            }
             (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
-            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::Defer(_, until))) if self.can_be_put_off(until) => {
+            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::Defer(_, until)))
+                if self.can_be_put_off(until) =>
+            {
                 To(waiting(Why::Held, until))
             }
             (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
-            (_, Op::Release(_) | Op::Hold(..) | Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_)) => {
-                No(TransitionError::StaleToken)
-            }
+            (
+                _,
+                Op::Release(_)
+                | Op::Hold(..)
+                | Op::Succeed(_)
+                | Op::Fail(..)
+                | Op::Stop(_)
+                | Op::Interrupt(_),
+            ) => No(TransitionError::StaleToken),
 
-            (Place::Running { until, .. }, Op::LeaseExpired) if until > now => No(TransitionError::LeaseHolds),
+            (Place::Running { until, .. }, Op::LeaseExpired) if until > now => {
+                No(TransitionError::LeaseHolds)
+            }
             (Place::Running { stop: true, .. }, Op::LeaseExpired) => To(Place::Ended(Outcome::Canceled)),
             (Place::Running { .. }, Op::LeaseExpired) => To(self.again(Retry::Backoff, now)),
             (Place::Waiting { .. }, Op::LeaseExpired) => No(TransitionError::NotRunning),
@@ -145,10 +162,14 @@ impl Model {
             (Place::Running { until, .. }, Op::Cancel) => To(Place::Running { until, stop: true }),
             (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(Outcome::Canceled)),
 
-            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::DispatchFailed) => No(TransitionError::Running),
+            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::DispatchFailed) => {
+                No(TransitionError::Running)
+            }
             (Place::Waiting { .. }, Op::Claim { .. }) if late => No(TransitionError::PastDeadline),
             (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(TransitionError::NotDue),
-            (Place::Waiting { .. }, Op::Claim { lease }) => To(Place::Running { until: now + Duration::from_millis(lease), stop: false }),
+            (Place::Waiting { .. }, Op::Claim { lease }) => {
+                To(Place::Running { until: now + Duration::from_millis(lease), stop: false })
+            }
             (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(Outcome::Expired)),
             (Place::Waiting { .. }, Op::Expire) => No(TransitionError::BeforeDeadline),
             (Place::Waiting { due, .. }, Op::DispatchFailed) if due > now => No(TransitionError::NotDue),
@@ -156,9 +177,10 @@ impl Model {
 
             (Place::Ended(_), Op::Replay(_)) => To(waiting(Why::Scheduled, now)),
             (_, Op::Replay(_)) => No(TransitionError::NotEnded),
-            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::DispatchFailed) => {
-                No(TransitionError::Ended)
-            }
+            (
+                Place::Ended(_),
+                Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::DispatchFailed,
+            ) => No(TransitionError::Ended),
         }
     }
 
@@ -169,7 +191,9 @@ impl Model {
             (None, _) | (_, Retry::Never) => return Place::Ended(Outcome::Failed),
             (Some(own), Retry::Backoff) => now + *own,
             (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
-            (Some(own), Retry::Defer(_, until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
+            (Some(own), Retry::Defer(_, until)) => {
+                now + (*own).max(until.since(now).min(Duration::from_hours(24)))
+            }
         };
         match self.max_age {
             Some(max_age) if due > self.since + max_age => Place::Ended(Outcome::Failed),
@@ -237,7 +261,9 @@ fn place(task: &Task) -> Place {
             };
             Place::Waiting { due: task.due_at, why }
         }
-        State::Running(lease) => Place::Running { until: lease.until, stop: lease.cancel == CancelRequest::Requested },
+        State::Running(lease) => {
+            Place::Running { until: lease.until, stop: lease.cancel == CancelRequest::Requested }
+        }
         State::Ended(ended) => Place::Ended(ended.end),
     }
 }
@@ -259,9 +285,13 @@ fn event(op: Op, task: &Task, spread: JitterSample, now: Timestamp) -> Event {
             reserved: Reservations::default(),
         },
         Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
-        Op::Fail(token, retry) => {
-            Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, policy: None, spread }
-        }
+        Op::Fail(token, retry) => Event::Fail {
+            token: number(token),
+            error: TaskError::new("broken", "it broke"),
+            retry,
+            policy: None,
+            spread,
+        },
         Op::Stop(token) => Event::Stop { token: number(token) },
         Op::Interrupt(token) => Event::Interrupt { token: number(token) },
         Op::LeaseExpired => Event::LeaseExpired { spread },
@@ -277,17 +307,35 @@ fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), Test
     let after = &change.task;
     prop_assert_eq!(change.read_version, before.version);
     prop_assert_eq!(after.version, before.version + 1);
-    prop_assert!(after.token == before.token || after.token == before.token + 1, "a claim raises the token by one");
-    prop_assert_eq!(after.token > before.token, is_running(after) && !is_running(before), "only a claim grants a token");
-    prop_assert!(after.attempt <= after.options.retry.max_attempts(), "the attempts stay within the retry policy");
-    prop_assert_eq!(after.wake_at().is_none(), is_ended(after), "every task that has not ended has a wake-up time");
+    prop_assert!(
+        after.token == before.token || after.token == before.token + 1,
+        "a claim raises the token by one"
+    );
+    prop_assert_eq!(
+        after.token > before.token,
+        is_running(after) && !is_running(before),
+        "only a claim grants a token"
+    );
+    prop_assert!(
+        after.attempt <= after.options.retry.max_attempts(),
+        "the attempts stay within the retry policy"
+    );
+    prop_assert_eq!(
+        after.wake_at().is_none(),
+        is_ended(after),
+        "every task that has not ended has a wake-up time"
+    );
     if is_ended(before) {
         prop_assert_eq!(after.generation, before.generation + 1, "only a replay changes an ended task");
     } else {
         prop_assert_eq!(after.generation, before.generation);
     }
     if let (State::Running(lease), State::Waiting(_)) = (&before.state, &after.state) {
-        prop_assert_eq!(lease.cancel, CancelRequest::None, "a canceled task does not wait for another attempt");
+        prop_assert_eq!(
+            lease.cancel,
+            CancelRequest::None,
+            "a canceled task does not wait for another attempt"
+        );
     }
     if matches!(after.state, State::Waiting(Waiting::Retrying)) {
         prop_assert!(after.due_at >= now, "a retry is not due in the past");
@@ -298,12 +346,28 @@ fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), Test
 
 fn check_record(before: &Task, after: &Task) -> Result<(), TestCaseError> {
     prop_assert!(after.attempts.len() <= 20);
-    prop_assert!(after.attempts.is_sorted_by(|one, next| one.number < next.number), "attempts are numbered in order");
-    prop_assert!(after.attempts.iter().all(|attempt| attempt.number <= after.token && attempt.finished_at >= attempt.started_at));
+    prop_assert!(
+        after.attempts.is_sorted_by(|one, next| one.number < next.number),
+        "attempts are numbered in order"
+    );
+    prop_assert!(
+        after
+            .attempts
+            .iter()
+            .all(|attempt| attempt.number <= after.token && attempt.finished_at >= attempt.started_at)
+    );
     let kept = after.attempts.iter().filter(|attempt| before.attempts.contains(attempt)).count();
     prop_assert!(kept + 1 >= before.attempts.len().min(20), "at most the oldest attempt is dropped");
-    let constant =
-        |task: &Task| (task.tenant.clone(), task.id, task.kind.clone(), task.queue.clone(), task.payload.clone(), task.created_at);
+    let constant = |task: &Task| {
+        (
+            task.tenant.clone(),
+            task.id,
+            task.kind.clone(),
+            task.queue.clone(),
+            task.payload.clone(),
+            task.created_at,
+        )
+    };
     prop_assert_eq!(constant(before), constant(after));
     Ok(())
 }
@@ -317,7 +381,10 @@ fn check_callback(change: &Change) -> Result<(), TestCaseError> {
             prop_assert_eq!(callback.options.parent, Some(task.id));
             prop_assert_eq!(&callback.tenant, &task.tenant);
             prop_assert!(callback.options.callback.is_none(), "a callback is not reported in turn");
-            let url = format!("\"{}\"", task.options.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default());
+            let url = format!(
+                "\"{}\"",
+                task.options.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default()
+            );
             prop_assert!(callback.payload.get().contains(&url));
             let status = format!("\"status\":\"{}\"", Status::Ended(ended.end).as_str());
             prop_assert!(callback.payload.get().contains(&status), "the callback reports this end");
@@ -335,7 +402,13 @@ fn is_ended(task: &Task) -> bool {
     matches!(task.state, State::Ended(_))
 }
 
-fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Option<u64>, on: Option<Vec<Outcome>>) -> Task {
+fn task(
+    delays: &[Duration],
+    max_age: Option<Duration>,
+    delay: u64,
+    deadline: Option<u64>,
+    on: Option<Vec<Outcome>>,
+) -> Task {
     Task {
         tenant: Tenant::default(),
         id: TaskId::new(START, 7),
@@ -345,7 +418,11 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         options: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays.to_vec()), max_age },
             expires_at: deadline.map(|deadline| START + Duration::from_millis(deadline)),
-            callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on, retry: RetryPolicy::default() }),
+            callback: on.map(|on| Callback {
+                url: "https://example.com/done".to_owned(),
+                on,
+                retry: RetryPolicy::default(),
+            }),
             ..TaskOptions::default()
         }),
         created_at: START,
@@ -404,11 +481,16 @@ fn tasks() -> impl Strategy<Value = (Task, Vec<Duration>)> {
     let delays = prop::collection::vec((0_u64..60_000).prop_map(Duration::from_millis), 0..5);
     let max_age = prop::option::weighted(0.2, (1_u64..3_600).prop_map(Duration::from_secs));
     let deadline = prop::option::weighted(0.4, 1_u64..3_600_000);
-    let ends = prop::sample::subsequence(vec![Outcome::Succeeded, Outcome::Failed, Outcome::Canceled, Outcome::Expired], 1..=4);
-    (delays, max_age, 0_u64..100_000, deadline, prop::option::of(ends)).prop_map(|(delays, max_age, delay, deadline, on)| {
-        let task = task(&delays, max_age, delay, deadline, on);
-        (task, delays)
-    })
+    let ends = prop::sample::subsequence(
+        vec![Outcome::Succeeded, Outcome::Failed, Outcome::Canceled, Outcome::Expired],
+        1..=4,
+    );
+    (delays, max_age, 0_u64..100_000, deadline, prop::option::of(ends)).prop_map(
+        |(delays, max_age, delay, deadline, on)| {
+            let task = task(&delays, max_age, delay, deadline, on);
+            (task, delays)
+        },
+    )
 }
 
 proptest! {
@@ -461,7 +543,8 @@ proptest! {
                 prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "no event is overdue before its time");
                 let swept = transition(task.clone(), event, now);
                 prop_assert!(swept.is_ok(), "{:?}", swept);
-                // One look may find a second thing: a crashed attempt of a task whose deadline has passed as well.
+                // One look may find a second thing: a crashed attempt of a task whose deadline has passed as
+                // well.
                 let again = swept.ok().and_then(|change| overdue(&change.task, spread, now));
                 prop_assert!(matches!(again, None | Some(Event::Expire)));
             } else if let State::Running(lease) = &task.state {
@@ -480,11 +563,24 @@ proptest! {
 fn replay_keeps_a_future_deadline_and_the_key() {
     let ended = transition(task(&[], None, 0, Some(1_000), None), Event::Cancel, START).unwrap().task;
     let replay = |key, after| {
-        transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.options
+        transition(
+            ended.clone(),
+            Event::Replay { key, generation: None },
+            START + Duration::from_millis(after),
+        )
+        .unwrap()
+        .task
+        .options
     };
     let deadline = Some(START + Duration::from_secs(1));
-    assert_eq!([999, 1_000, 1_001].map(|after| replay(ReplayKey::Same, after).expires_at), [deadline, None, None]);
-    assert_eq!((replay(ReplayKey::Same, 0).key_generation, replay(ReplayKey::New, 0).key_generation), (None, Some(2)));
+    assert_eq!(
+        [999, 1_000, 1_001].map(|after| replay(ReplayKey::Same, after).expires_at),
+        [deadline, None, None]
+    );
+    assert_eq!(
+        (replay(ReplayKey::Same, 0).key_generation, replay(ReplayKey::New, 0).key_generation),
+        (None, Some(2))
+    );
 }
 
 /// A receiver that always asks for a pause is not called for ever.
@@ -493,17 +589,22 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
     let delays = [Duration::from_secs(1); 2];
     let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
     while !is_ended(&task) {
-        for op in [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::Defer(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
-        {
-            task = transition(task.clone(), event(op, &task, JitterSample::from_bits(0), now), now).unwrap().task;
+        for op in [
+            Op::Claim { lease: 60_000 },
+            Op::Fail(Token::Newest, Retry::Defer(HeldReason::RetryAfter, now + Duration::from_secs(7))),
+        ] {
+            task = transition(task.clone(), event(op, &task, JitterSample::from_bits(0), now), now)
+                .unwrap()
+                .task;
         }
         now = now + Duration::from_secs(7);
     }
     assert_eq!((task.token, task.attempt, task.hold.deferrals), (53, 3, 50));
 }
 
-/// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could hold it for long with the old
-/// configuration. It keeps its reservation, unless that lies behind a pause that has ended.
+/// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could
+/// hold it for long with the old configuration. It keeps its reservation, unless that lies behind a pause
+/// that has ended.
 #[test]
 fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
@@ -518,24 +619,35 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
             ..task(&[], None, 0, None, None)
         };
         let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.hold));
-        let kept = |scoped: Option<ScopedReservation>| HoldState { holds: 0, reservations: scoped.into(), deferrals: 3 };
+        let kept = |scoped: Option<ScopedReservation>| HoldState {
+            holds: 0,
+            reservations: scoped.into(),
+            deferrals: 3,
+        };
         let expected = match reason {
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(scoped.clone()))),
-            HeldReason::RetryAfter => Ok((now + soon, kept(None))),
-            HeldReason::RateLimited | HeldReason::ConcurrencyLimited | HeldReason::CircuitOpen | HeldReason::Batching => {
-                Ok((now + soon, kept(scoped.clone())))
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => {
+                Ok((now, kept(scoped.clone())))
             }
+            HeldReason::RetryAfter => Ok((now + soon, kept(None))),
+            HeldReason::RateLimited
+            | HeldReason::ConcurrencyLimited
+            | HeldReason::CircuitOpen
+            | HeldReason::Batching => Ok((now + soon, kept(scoped.clone()))),
             _ => Err(TransitionError::NotHeld),
         };
         assert_eq!(woken, expected, "{reason:?}");
     }
 }
 
-/// An end gives back all reservations of the task. A wake from a pause gives back the reservation behind the pause.
+/// An end gives back all reservations of the task. A wake from a pause gives back the reservation behind the
+/// pause.
 #[test]
 fn ended_task_holds_no_reservation() {
     let now = START;
-    let scoped = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: Reservation { slot: 1, interval: 1 } });
+    let scoped = Some(ScopedReservation {
+        scope: LimitScope::Tenant,
+        reservation: Reservation { slot: 1, interval: 1 },
+    });
     let reserved = Reservations { rate: scoped.clone(), batch: Some(7) };
     let holding = |state, deadline| Task {
         state,
@@ -544,24 +656,35 @@ fn ended_task_holds_no_reservation() {
     };
     let held = |reason| State::Waiting(Waiting::Held(Held { reason }));
     let running = |cancel| State::Running(Lease { until: now, started_at: now, cancel });
-    let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.hold.reservations)).unwrap();
+    let after = |task: Task, event| {
+        transition(task, event, now).map(|change| (change.released, change.task.hold.reservations)).unwrap()
+    };
     let nothing = Reservations::default;
     let all = || (reserved.clone(), nothing());
     assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::Cancel), all());
     assert_eq!(after(holding(held(HeldReason::RateLimited), Some(0)), Event::Expire), all());
     assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::DispatchFailed), all());
     assert_eq!(after(holding(running(CancelRequest::Requested), None), Event::Release { token: 0 }), all());
-    let wait = Event::Hold { token: 0, reason: HeldReason::RateLimited, until: now, reserved: reserved.clone() };
+    let wait =
+        Event::Hold { token: 0, reason: HeldReason::RateLimited, until: now, reserved: reserved.clone() };
     assert_eq!(after(holding(running(CancelRequest::Requested), None), wait.clone()), all());
     assert_eq!(after(holding(running(CancelRequest::None), None), wait), (nothing(), reserved.clone()));
-    assert_eq!(after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }), (nothing(), reserved.clone()));
+    assert_eq!(
+        after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }),
+        (nothing(), reserved.clone())
+    );
     let crashed = Event::LeaseExpired { spread: JitterSample::from_bits(0) };
-    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reservations { rate: None, batch: Some(7) }, nothing()));
-    let resting = Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
+    assert_eq!(
+        after(holding(running(CancelRequest::None), None), crashed),
+        (Reservations { rate: None, batch: Some(7) }, nothing())
+    );
+    let resting =
+        Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
     assert_eq!(after(resting, Event::Wake), (scoped.into(), Reservations { rate: None, batch: Some(7) }));
 }
 
-/// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.
+/// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved
+/// by that.
 #[test]
 fn only_a_batching_task_is_made_leader() {
     let (now, at) = (START, START + Duration::from_secs(3));
@@ -572,7 +695,11 @@ fn only_a_batching_task_is_made_leader() {
     };
     let led = |task| transition(task, Event::Lead { at }, now).map(|change| change.task.due_at);
     assert_eq!(led(held(HeldReason::Batching, 63)), Ok(at));
-    assert_eq!(led(held(HeldReason::Batching, 2)), Err(TransitionError::NotHeld), "the member tries again before that anyway");
+    assert_eq!(
+        led(held(HeldReason::Batching, 2)),
+        Err(TransitionError::NotHeld),
+        "the member tries again before that anyway"
+    );
     assert_eq!(led(held(HeldReason::RateLimited, 63)), Err(TransitionError::NotHeld));
 }
 
@@ -580,7 +707,8 @@ fn only_a_batching_task_is_made_leader() {
 fn claim_before_the_first_write_equals_a_claim() {
     let (until, late) = (START + Duration::from_mins(1), START + Duration::from_mins(2));
     let due = task(&[], None, 0, Some(100_000), None);
-    let (mut unstored, stored) = (due.clone(), transition(due.clone(), Event::Claim { until }, START).unwrap().task);
+    let (mut unstored, stored) =
+        (due.clone(), transition(due.clone(), Event::Claim { until }, START).unwrap().task);
     unstored.claim_unstored(until, START).unwrap();
     assert_eq!((unstored.version, stored.version), (due.version, due.version + 1));
     assert_eq!(Task { version: stored.version, ..unstored }, stored);

@@ -28,8 +28,9 @@ pub(crate) fn roots(pem: &str) -> Result<RootCertStore, InvalidAuthority> {
     if pem.len() > MAX_AUTHORITY {
         return Err(InvalidAuthority::TooLong);
     }
-    let certificates: Vec<CertificateDer<'_>> =
-        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| InvalidAuthority::NotPem)?;
+    let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_| InvalidAuthority::NotPem)?;
     if certificates.is_empty() || certificates.len() > MAX_CERTIFICATES {
         return Err(InvalidAuthority::NotPem);
     }
@@ -59,7 +60,10 @@ mod tests {
         for text in ["", "hunter2", &key.serialize_pem(), "-----BEGIN CERTIFICATE-----\nAA"] {
             assert_eq!(check(text), Err(InvalidAuthority::NotPem), "{text:.30}");
         }
-        assert_eq!(check("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Err(InvalidAuthority::NotACertificate));
+        assert_eq!(
+            check("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            Err(InvalidAuthority::NotACertificate)
+        );
         assert_eq!(check(&" ".repeat(MAX_AUTHORITY + 1)), Err(InvalidAuthority::TooLong));
     }
 }

@@ -32,20 +32,22 @@ use crate::resolver::{Resolve, SystemResolver};
 use crate::reuse::{Counting, is_lost_with_reused_connection, is_unprocessed, note_answer};
 use crate::{authority, coding};
 
-/// Maximum length of a response's status line and headers, in bytes. Longer ones are an error, unless the read that exceeds the limit
-/// brings all of the rest: at most as much again.
+/// Maximum length of a response's status line and headers, in bytes. Longer ones are an error, unless the
+/// read that exceeds the limit brings all of the rest: at most as much again.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Maximum number of a response's headers. Each counts as at least 32 bytes, as in HTTP/2 (RFC 9113, section 6.5.2), so that [`MAX_HEAD`]
-/// is the limit in both versions.
+/// Maximum number of a response's headers. Each counts as at least 32 bytes, as in HTTP/2 (RFC 9113, section
+/// 6.5.2), so that [`MAX_HEAD`] is the limit in both versions.
 const MAX_HEADERS: usize = MAX_HEAD / 32;
 
-/// Idle time after which a connection is closed. In a busy queue the next request to the same host comes at once or not at all.
+/// Idle time after which a connection is closed. In a busy queue the next request to the same host comes at
+/// once or not at all.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
 const MAX_IDLE_PER_HOST: usize = 8;
 
-/// Maximum number of certificate authorities with their own connections. Beyond it, the pools of the least recently used are dropped.
+/// Maximum number of certificate authorities with their own connections. Beyond it, the pools of the least
+/// recently used are dropped.
 const MAX_AUTHORITIES: usize = 64;
 
 /// A request that is ready to be sent. `Debug` prints neither its body nor its header values.
@@ -68,7 +70,14 @@ pub struct Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({} {:?}, {} headers, {} bytes)", self.method, self.destination, self.headers.len(), self.body.len())
+        write!(
+            f,
+            "Request({} {:?}, {} headers, {} bytes)",
+            self.method,
+            self.destination,
+            self.headers.len(),
+            self.body.len()
+        )
     }
 }
 
@@ -78,8 +87,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Headers, without `content-encoding` and `content-length` if the body was decoded.
     pub headers: HeaderMap,
-    /// Body, at most [`MAX_BODY`] bytes. Gzip, deflate and br are decoded. A remaining `content-encoding` header names a coding that is
-    /// not.
+    /// Body, at most [`MAX_BODY`] bytes. Gzip, deflate and br are decoded. A remaining `content-encoding`
+    /// header names a coding that is not.
     pub body: Bytes,
     /// Completeness of the body.
     pub extent: Extent,
@@ -93,13 +102,14 @@ impl fmt::Debug for Answer {
 
 /// Sends requests to untrusted destinations.
 ///
-/// It connects only to the destination itself: it uses no proxy, even if the environment names one, and follows no redirect. Cloning is
-/// cheap, and clones share their connections.
+/// It connects only to the destination itself: it uses no proxy, even if the environment names one, and
+/// follows no redirect. Cloning is cheap, and clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: Connections,
     connector: Connector,
-    /// Connections that are verified by a request's own certificate authorities. Different authorities share no connections.
+    /// Connections that are verified by a request's own certificate authorities. Different authorities share
+    /// no connections.
     vouched_for: Arc<Mutex<Recent<Arc<str>, Connections>>>,
 }
 
@@ -115,9 +125,11 @@ struct Connections {
 }
 
 impl Client {
-    /// Creates a client that connects where the guard permits and trusts the operating system's certificate authorities.
+    /// Creates a client that connects where the guard permits and trusts the operating system's certificate
+    /// authorities.
     pub fn new(guard: Guard) -> Self {
-        let resolver = SystemResolver::new().unwrap_or_else(|error| unreachable!("the default resolver configuration is valid: {error}"));
+        let resolver = SystemResolver::new()
+            .unwrap_or_else(|error| unreachable!("the default resolver configuration is valid: {error}"));
         Self::with_resolver(guard, Arc::new(resolver))
     }
 
@@ -145,15 +157,17 @@ impl Client {
             return Ok(known.clone());
         }
         let roots = authority::roots(&pem).map_err(|_| SendError::Tls(TlsFault::Authority))?;
-        let made = connections(self.connector.clone(), tls().with_root_certificates(roots).with_no_client_auth());
+        let made =
+            connections(self.connector.clone(), tls().with_root_certificates(roots).with_no_client_auth());
         vouched_for.insert(pem, made.clone());
         Ok(made)
     }
 
     /// Sends a request and reads the response. Dropping the future closes the connection.
     ///
-    /// Sends the request once more, on a new connection, in two cases. Either a reused connection was lost before the first byte of a
-    /// response, or the receiver refused to process the request (HTTP/2). Receivers recognize the repetition by its idempotency key.
+    /// Sends the request once more, on a new connection, in two cases. Either a reused connection was lost
+    /// before the first byte of a response, or the receiver refused to process the request (HTTP/2).
+    /// Receivers recognize the repetition by its idempotency key.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
         let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
@@ -169,7 +183,8 @@ impl Client {
         *message.uri_mut() = request.destination.into_uri();
         *message.headers_mut() = request.headers;
         state_empty_body(&mut message);
-        let (head, body) = connections.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
+        let (head, body) =
+            connections.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
         let mut headers = head.headers;
         let limit = if headers.contains_key(CONTENT_ENCODING) { MAX_ENCODED } else { MAX_BODY };
         let (body, is_cut) = read(body, limit).await?;
@@ -180,18 +195,23 @@ impl Client {
 }
 
 impl Connections {
-    async fn request(&self, mut message: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, legacy::Error> {
+    async fn request(
+        &self,
+        mut message: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, legacy::Error> {
         let again = message.clone();
         let captured = capture_connection(&mut message);
         match self.pooled.request(message).await {
-            Err(error) if is_unprocessed(&error) || is_lost_with_reused_connection(&captured) => self.fresh.request(again).await,
+            Err(error) if is_unprocessed(&error) || is_lost_with_reused_connection(&captured) => {
+                self.fresh.request(again).await
+            }
             answered => answered,
         }
     }
 }
 
-/// Adds `content-length: 0` to a request without a body whose method expects one. Receivers may require a length (RFC 9110, section 8.6),
-/// and hyper sends it in HTTP/2 only.
+/// Adds `content-length: 0` to a request without a body whose method expects one. Receivers may require a
+/// length (RFC 9110, section 8.6), and hyper sends it in HTTP/2 only.
 fn state_empty_body(message: &mut http::Request<Full<Bytes>>) {
     let has_body_by_method = matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
     if has_body_by_method && message.body().is_end_stream() {
@@ -205,7 +225,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Returns the body up to `limit` bytes, and true if there was more. Dropping an unfinished body closes its connection.
+/// Returns the body up to `limit` bytes, and true if there was more. Dropping an unfinished body closes its
+/// connection.
 pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), SendError> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -221,9 +242,14 @@ pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, b
     Ok((kept, false))
 }
 
-/// Creates connections through that connector. HTTP/2 is used with receivers that offer it in the TLS handshake.
+/// Creates connections through that connector. HTTP/2 is used with receivers that offer it in the TLS
+/// handshake.
 fn connections(connector: Connector, tls: ClientConfig) -> Connections {
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(connector);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
     let pool = |max_idle| {
         legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -247,7 +273,8 @@ pub(crate) fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .unwrap_or_else(|_| unreachable!("ring supports TLS 1.2 and 1.3"))
 }
 
-/// A machine without certificates (a bare container) can still call `http` destinations, so the program starts without them.
+/// A machine without certificates (a bare container) can still call `http` destinations, so the program
+/// starts without them.
 fn trusting_the_system() -> ClientConfig {
     let trusting = tls().with_native_roots().unwrap_or_else(|error| {
         tracing::warn!(%error, "no trusted certificates were found on this machine; https destinations cannot be reached");

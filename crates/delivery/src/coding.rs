@@ -1,4 +1,5 @@
-//! Decodes content codings of responses (RFC 9110, section 8.4.1): gzip, deflate and br. Memory and work are limited.
+//! Decodes content codings of responses (RFC 9110, section 8.4.1): gzip, deflate and br. Memory and work are
+//! limited.
 
 use std::io::Read;
 
@@ -13,8 +14,8 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 3;
 
-/// Maximum length of a body before decoding, in bytes. The excess over [`MAX_BODY`] is for the overhead of a coding on content that it
-/// cannot compress.
+/// Maximum length of a body before decoding, in bytes. The excess over [`MAX_BODY`] is for the overhead of a
+/// coding on content that it cannot compress.
 pub(crate) const MAX_ENCODED: usize = MAX_BODY + 1_024;
 
 /// Completeness of a body.
@@ -38,10 +39,12 @@ enum Coding {
 
 /// Decodes the codings that the headers name, the last one first, and returns at most [`MAX_BODY`] bytes.
 ///
-/// Removes `content-encoding` and `content-length`, which no longer describe the body. A body in an unknown coding, or one with a wrong
-/// `content-encoding`, is returned unchanged with its headers.
+/// Removes `content-encoding` and `content-length`, which no longer describe the body. A body in an unknown
+/// coding, or one with a wrong `content-encoding`, is returned unchanged with its headers.
 pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (Vec<u8>, Extent) {
-    let Some(codings) = codings(headers).filter(|codings| !codings.is_empty() && !body.is_empty()) else { return shortened(body, is_cut) };
+    let Some(codings) = codings(headers).filter(|codings| !codings.is_empty() && !body.is_empty()) else {
+        return shortened(body, is_cut);
+    };
     let mut content = None;
     let mut extent = Extent::Whole;
     for (place, coding) in codings.iter().rev().enumerate() {
@@ -60,7 +63,8 @@ pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (V
     (content.unwrap_or_default(), extent)
 }
 
-/// Returns the codings in the order in which they were applied. `None` if one is unknown or there are more than [`MAX_CODINGS`].
+/// Returns the codings in the order in which they were applied. `None` if one is unknown or there are more
+/// than [`MAX_CODINGS`].
 fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -82,7 +86,9 @@ fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
         Coding::Gzip => drain(MultiGzDecoder::new(body), limit),
         // RFC 9110 means the zlib format. Some servers send bare deflate (see its note in section 8.4.1.2).
         Coding::Deflate => match drain(ZlibDecoder::new(body), limit) {
-            (decoded, Extent::Damaged) if decoded.is_empty() => whole_or_nothing(drain(DeflateDecoder::new(body), limit)),
+            (decoded, Extent::Damaged) if decoded.is_empty() => {
+                whole_or_nothing(drain(DeflateDecoder::new(body), limit))
+            }
             decoded => decoded,
         },
         Coding::Brotli => {
@@ -94,7 +100,8 @@ fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
     }
 }
 
-/// Drops the beginning of damaged content. Bare deflate and brotli have no signature, so the beginning of any text may decode as theirs.
+/// Drops the beginning of damaged content. Bare deflate and brotli have no signature, so the beginning of any
+/// text may decode as theirs.
 fn whole_or_nothing((content, extent): (Vec<u8>, Extent)) -> (Vec<u8>, Extent) {
     if extent == Extent::Damaged { (Vec::new(), extent) } else { (content, extent) }
 }
@@ -183,7 +190,9 @@ mod tests {
     fn compression_bombs_are_cut() {
         let zeros = vec![0; 8 << 20];
         let bomb = gzip(&zeros);
-        for (coding, body) in [("gzip", bomb.clone()), ("gzip, gzip", gzip(&bomb)), ("br", BROTLI_BOMB.to_vec())] {
+        for (coding, body) in
+            [("gzip", bomb.clone()), ("gzip, gzip", gzip(&bomb)), ("br", BROTLI_BOMB.to_vec())]
+        {
             let (content, extent, _) = decoded(coding, body);
             assert_eq!((content.len(), extent), (MAX_BODY, Extent::Cut), "{coding}");
         }
@@ -193,7 +202,10 @@ mod tests {
 
     #[test]
     fn damaged_bodies_keep_their_beginning() {
-        let text: Vec<u8> = (0..20_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()).take(30_000).collect();
+        let text: Vec<u8> = (0..20_000_u32)
+            .flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes())
+            .take(30_000)
+            .collect();
         let mut body = gzip(&text);
         body.truncate(body.len() - 100);
         let (content, extent, is_without) = decoded("gzip", body);
@@ -205,10 +217,18 @@ mod tests {
     fn undecodable_bodies_stay_unchanged() {
         for coding in ["gzip", "deflate", "br", "zstd", "gzip, zstd"] {
             for body in ["plain text", "{\"ok\": true}", "[]", "<html></html>"] {
-                assert_eq!(decoded(coding, body.into()), (body.into(), Extent::Whole, false), "{coding}: {body}");
+                assert_eq!(
+                    decoded(coding, body.into()),
+                    (body.into(), Extent::Whole, false),
+                    "{coding}: {body}"
+                );
             }
         }
         assert!(!decoded("gzip, gzip, gzip, gzip", gzip(b"x")).2, "more than three codings are not decoded");
-        assert_eq!(decoded("gzip", Vec::new()), (Vec::new(), Extent::Whole, false), "an empty body stays empty, as after HEAD");
+        assert_eq!(
+            decoded("gzip", Vec::new()),
+            (Vec::new(), Extent::Whole, false),
+            "an empty body stays empty, as after HEAD"
+        );
     }
 }

@@ -18,13 +18,14 @@ use crate::guard::Guard;
 use crate::lookup::{Lookups, Origin};
 use crate::resolver::Resolve;
 
-/// Maximum time to connect, for all addresses of a host together. The look-up has its own limits, and the request's timeout covers both.
+/// Maximum time to connect, for all addresses of a host together. The look-up has its own limits, and the
+/// request's timeout covers both.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens connections only to addresses that the guard permits.
 ///
-/// A name is resolved once, and the checked address is the one that is dialed. A DNS answer that changes in between has no effect. No other
-/// code in this crate opens connections.
+/// A name is resolved once, and the checked address is the one that is dialed. A DNS answer that changes in
+/// between has no effect. No other code in this crate opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
     guard: Guard,
@@ -45,11 +46,13 @@ impl Connector {
         let addresses = self.resolve(uri.host().unwrap_or_default(), origin).await?;
         let stream = dial(self.check(&addresses, port)?, port).await?;
         // Nothing has been written yet. If an address is missing, the connection is already broken.
-        let (here, there) = stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))).map_err(ConnectError::Io)?;
+        let (here, there) =
+            stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))).map_err(ConnectError::Io)?;
         if self.guard.is_own(here, there) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
-    /// Returns a literal address without a look-up. `Uri` keeps the brackets of an IPv6 address, which does not parse with them.
+    /// Returns a literal address without a look-up. `Uri` keeps the brackets of an IPv6 address, which does
+    /// not parse with them.
     async fn resolve(&self, host: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
@@ -58,7 +61,8 @@ impl Connector {
         self.lookups.resolve(host, origin).await
     }
 
-    /// A single forbidden address blocks all: a name that mixes public and private addresses is an attack or a mistake.
+    /// A single forbidden address blocks all: a name that mixes public and private addresses is an attack or
+    /// a mistake.
     fn check<'a>(&self, addresses: &'a [IpAddr], port: u16) -> Result<&'a [IpAddr], ConnectError> {
         let permitted = addresses.iter().all(|address| self.guard.permits_port(*address, port));
         if permitted { Ok(addresses) } else { Err(ConnectError::Blocked) }
@@ -87,7 +91,8 @@ fn share(addresses: usize) -> Duration {
     CONNECT_TIMEOUT / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
 
-/// Tries one address after the other, each for its share of the time, so that a dead one leaves time for the next.
+/// Tries one address after the other, each for its share of the time, so that a dead one leaves time for the
+/// next.
 async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError> {
     let share = share(addresses.len());
     let mut failure = ConnectError::Dns;
@@ -103,14 +108,16 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
     Err(failure)
 }
 
-/// Disables Nagle's algorithm. A request is written at once and then waits for its response, so holding back data only adds delay.
+/// Disables Nagle's algorithm. A request is written at once and then waits for its response, so holding back
+/// data only adds delay.
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await.map_err(|error| unreachable_by_ipv6(error, address))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A machine without IPv6 returns `EADDRNOTAVAIL`, which otherwise means that its ports are exhausted. Such an address is unreachable.
+/// A machine without IPv6 returns `EADDRNOTAVAIL`, which otherwise means that its ports are exhausted. Such
+/// an address is unreachable.
 fn unreachable_by_ipv6(error: io::Error, address: SocketAddr) -> io::Error {
     let is_lacking = address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable;
     if is_lacking { io::ErrorKind::NetworkUnreachable.into() } else { error }
@@ -128,7 +135,9 @@ mod tests {
     use async_trait::async_trait;
 
     async fn connect(guard: Guard, names: &[&[&str]], url: &str) -> Result<TcpStream, ConnectError> {
-        Connector::new(guard, Names::leading_to(names)).connect(&url.parse().unwrap(), &Origin::current()).await
+        Connector::new(guard, Names::leading_to(names))
+            .connect(&url.parse().unwrap(), &Origin::current())
+            .await
     }
 
     fn is_blocked(connected: &Result<TcpStream, ConnectError>) -> bool {
@@ -138,7 +147,15 @@ mod tests {
     #[tokio::test]
     async fn literal_addresses_are_checked_like_names() {
         let server = Server::saying(OK).await;
-        for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "169.254.169.254"] {
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "0.0.0.0",
+            "[::]",
+            "169.254.169.254",
+        ] {
             assert!(is_blocked(&connect(Guard::default(), &[], &server.url_as(host)).await), "{host}");
         }
         assert_eq!(server.hits(), 0);
@@ -148,7 +165,9 @@ mod tests {
     async fn refused_port_is_not_reached_by_any_name() {
         let server = Server::saying(OK).await;
         let guard = open_guard().refusing(vec![server.address]);
-        for (names, host) in [(&[][..], "127.0.0.1"), (&[], "[::ffff:127.0.0.1]"), (&[&["127.0.0.1"][..]], "shop.test")] {
+        for (names, host) in
+            [(&[][..], "127.0.0.1"), (&[], "[::ffff:127.0.0.1]"), (&[&["127.0.0.1"][..]], "shop.test")]
+        {
             assert!(is_blocked(&connect(guard.clone(), names, &server.url_as(host)).await), "{host}");
         }
         assert_eq!(server.hits(), 0);
@@ -158,10 +177,13 @@ mod tests {
     #[tokio::test]
     async fn own_listener_on_all_addresses_is_not_reached() {
         let server = Server::saying(OK).await;
-        let guard = open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), server.address.port())]);
+        let guard =
+            open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), server.address.port())]);
         let stream = TcpStream::connect(server.address).await.unwrap();
         let (here, there) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-        assert!(guard.is_own(here, there) && !open_guard().refusing(vec![server.address]).is_own(here, there));
+        assert!(
+            guard.is_own(here, there) && !open_guard().refusing(vec![server.address]).is_own(here, there)
+        );
         while server.hits() == 0 {
             tokio::task::yield_now().await;
         }
@@ -190,9 +212,13 @@ mod tests {
     async fn name_with_any_private_address_is_blocked() {
         let server = Server::saying(OK).await;
         let url = server.url_as("shop.test");
-        for answers in
-            [&["127.0.0.1"][..], &["1.1.1.1", "127.0.0.1"], &["127.0.0.1", "1.1.1.1"], &["2606:4700::1", "::1"], &["::ffff:10.0.0.1"]]
-        {
+        for answers in [
+            &["127.0.0.1"][..],
+            &["1.1.1.1", "127.0.0.1"],
+            &["127.0.0.1", "1.1.1.1"],
+            &["2606:4700::1", "::1"],
+            &["::ffff:10.0.0.1"],
+        ] {
             assert!(is_blocked(&connect(Guard::default(), &[answers], &url).await), "{answers:?}");
         }
         assert_eq!(server.hits(), 0);
@@ -205,8 +231,14 @@ mod tests {
         let names = Names::leading_to(&[&["127.0.0.1"], &["10.0.0.1"]]);
         let connector = Connector::new(open_guard(), names);
         let url: Uri = server.url_as("shop.test").parse().unwrap();
-        assert_eq!(connector.connect(&url, &Origin::current()).await.unwrap().peer_addr().unwrap(), server.address);
-        assert!(is_blocked(&connector.connect(&url, &Origin::current()).await), "the second look-up returns a blocked address");
+        assert_eq!(
+            connector.connect(&url, &Origin::current()).await.unwrap().peer_addr().unwrap(),
+            server.address
+        );
+        assert!(
+            is_blocked(&connector.connect(&url, &Origin::current()).await),
+            "the second look-up returns a blocked address"
+        );
     }
 
     /// Names that resolve to a different address each time, with concurrent requests.
@@ -226,7 +258,9 @@ mod tests {
         let url: Uri = server.url_as("shop.test").parse().unwrap();
         let (mut reached, mut blocked) = (0, 0);
         for _ in 0..100 {
-            for connected in join_all((0..100).map(async |_| connector.connect(&url, &Origin::current()).await)).await {
+            for connected in
+                join_all((0..100).map(async |_| connector.connect(&url, &Origin::current()).await)).await
+            {
                 match connected {
                     Ok(stream) if stream.peer_addr().unwrap() == server.address => reached += 1,
                     Err(ConnectError::Blocked) => blocked += 1,
@@ -240,14 +274,18 @@ mod tests {
     #[tokio::test]
     async fn unreachable_address_is_followed_by_the_next() {
         let server = Server::saying(OK).await;
-        let connected = connect(open_guard(), &[&["127.0.0.2", "127.0.0.1"]], &server.url_as("shop.test")).await;
+        let connected =
+            connect(open_guard(), &[&["127.0.0.2", "127.0.0.1"]], &server.url_as("shop.test")).await;
         assert_eq!(connected.unwrap().peer_addr().unwrap(), server.address);
     }
 
     #[tokio::test]
     async fn a_name_without_addresses_does_not_resolve() {
         for names in [&[][..], &[&[][..]]] {
-            assert!(matches!(connect(open_guard(), names, "http://shop.test/").await, Err(ConnectError::Dns)));
+            assert!(matches!(
+                connect(open_guard(), names, "http://shop.test/").await,
+                Err(ConnectError::Dns)
+            ));
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::guard::Guard;
 
 /// A URL that has passed the checks that need no network.
 ///
-/// These checks refuse a URL early, with a reason. A name does not show its addresses, and they may change, so the guard checks every
-/// address again when it is dialed.
+/// These checks refuse a URL early, with a reason. A name does not show its addresses, and they may change,
+/// so the guard checks every address again when it is dialed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     url: HttpUrl,
@@ -61,7 +61,11 @@ impl Destination {
         if PORTS_OF_OTHERS.contains(&url.port()) {
             return Err(BadUrl::Port);
         }
-        let uri = Uri::builder().scheme(url.scheme()).authority(url.authority()).path_and_query(url.path_and_query()).build();
+        let uri = Uri::builder()
+            .scheme(url.scheme())
+            .authority(url.authority())
+            .path_and_query(url.path_and_query())
+            .build();
         let uri = uri.map_err(|_| InvalidUrl::Malformed)?;
         Ok(Self { url, uri })
     }
@@ -83,10 +87,11 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// Returns false for names that are local by definition and not allowed: RFC 6761 and 6762, and `.internal`, which ICANN reserved for
-/// private use.
+/// Returns false for names that are local by definition and not allowed: RFC 6761 and 6762, and `.internal`,
+/// which ICANN reserved for private use.
 ///
-/// Clouds serve credentials under `.internal`, so no allowed network permits it. Kubernetes also names services under `.local`.
+/// Clouds serve credentials under `.internal`, so no allowed network permits it. Kubernetes also names
+/// services under `.local`.
 fn permits_name(name: &str, guard: &Guard) -> bool {
     match name.rsplit('.').next().unwrap_or_default() {
         "localhost" => guard.permits_loopback(),
@@ -98,13 +103,15 @@ fn permits_name(name: &str, guard: &Guard) -> bool {
 
 /// Ports of protocols other than HTTP, whose servers could take a request for commands.
 ///
-/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and two more stores that read line by line. Other ports are
-/// permitted, since APIs do run on 3000 or 9443. The guard blocks sensitive services by their addresses.
+/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and two more stores that read
+/// line by line. Other ports are permitted, since APIs do run on 3000 or 9443. The guard blocks sensitive
+/// services by their addresses.
 const PORTS_OF_OTHERS: &[u16] = &[
-    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115,
-    117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601,
-    636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679,
-    6697, 10080, 11211,
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103,
+    104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514,
+    515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723,
+    2049, 3659, 4045, 4190, 5060, 5061, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+    11211,
 ];
 
 #[cfg(test)]
@@ -194,7 +201,10 @@ mod tests {
         }
         let long = format!("https://{}.com", "x".repeat(64));
         // The parser has no tables for such names, so the error must name the host.
-        all_are(BadUrl::Invalid(InvalidUrl::Host), &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/"]);
+        all_are(
+            BadUrl::Invalid(InvalidUrl::Host),
+            &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/"],
+        );
         all_are(
             BadUrl::Invalid(InvalidUrl::Host),
             &["http://example.com.", "http://localhost./", "http://a..b/", "http://a!b.com/", &long],
@@ -203,7 +213,9 @@ mod tests {
 
     #[test]
     fn url_length_limit_is_enforced() {
-        let long = |length: usize| format!("https://example.com/{}", "x".repeat(length - "https://example.com/".len()));
+        let long = |length: usize| {
+            format!("https://example.com/{}", "x".repeat(length - "https://example.com/".len()))
+        };
         assert!(parse(&long(HttpUrl::MAX_LENGTH)).is_ok());
         assert_eq!(parse(&long(HttpUrl::MAX_LENGTH + 1)), Err(BadUrl::Invalid(InvalidUrl::TooLong)));
     }
@@ -228,9 +240,16 @@ mod tests {
     #[test]
     fn local_names_are_permitted_with_their_networks() {
         let takes = |url: &str, networks: &[&str]| Destination::parse(url, &guard(networks)).is_ok();
-        assert!(takes("http://localhost:3000", &["127.0.0.0/8"]) && takes("http://localhost:3000", &["::1/128"]));
-        assert!(takes("http://127.1", &["127.0.0.0/8"]) && takes("http://[::ffff:127.0.0.1]", &["127.0.0.0/8"]));
-        assert!(!takes("http://localhost", &["10.0.0.0/8"]) && takes("http://app.svc.cluster.local", &["10.0.0.0/8"]));
+        assert!(
+            takes("http://localhost:3000", &["127.0.0.0/8"]) && takes("http://localhost:3000", &["::1/128"])
+        );
+        assert!(
+            takes("http://127.1", &["127.0.0.0/8"]) && takes("http://[::ffff:127.0.0.1]", &["127.0.0.0/8"])
+        );
+        assert!(
+            !takes("http://localhost", &["10.0.0.0/8"])
+                && takes("http://app.svc.cluster.local", &["10.0.0.0/8"])
+        );
         assert!(!takes("http://metadata.google.internal", &["0.0.0.0/0", "::/0"]));
         assert!(!takes("http://169.254.169.254", &["0.0.0.0/0"]));
     }
@@ -239,7 +258,14 @@ mod tests {
     fn invalid_urls_are_refused_with_their_reason() {
         all_are(
             BadUrl::Invalid(InvalidUrl::Scheme),
-            &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)", "ws://example.com", "unix:/x"],
+            &[
+                "file:///etc/passwd",
+                "ftp://example.com",
+                "gopher://example.com",
+                "javascript:alert(1)",
+                "ws://example.com",
+                "unix:/x",
+            ],
         );
         all_are(
             BadUrl::Invalid(InvalidUrl::Malformed),
@@ -249,13 +275,25 @@ mod tests {
             BadUrl::Invalid(InvalidUrl::Credentials),
             &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"],
         );
-        all_are(BadUrl::Port, &["http://example.com:22", "https://example.com:25/", "http://example.com:6379", "http://example.com:0"]);
-        all_are(BadUrl::Invalid(InvalidUrl::TooLong), &[&format!("https://example.com/{}", "x".repeat(2_048))]);
+        all_are(
+            BadUrl::Port,
+            &[
+                "http://example.com:22",
+                "https://example.com:25/",
+                "http://example.com:6379",
+                "http://example.com:0",
+            ],
+        );
+        all_are(
+            BadUrl::Invalid(InvalidUrl::TooLong),
+            &[&format!("https://example.com/{}", "x".repeat(2_048))],
+        );
     }
 
     #[test]
     fn debug_output_contains_only_the_host() {
-        let destination = Destination::parse("https://example.com/T000/secret?token=secret", &Guard::default()).unwrap();
+        let destination =
+            Destination::parse("https://example.com/T000/secret?token=secret", &Guard::default()).unwrap();
         assert_eq!(format!("{destination:?}"), "Destination(example.com)");
     }
 }

@@ -11,8 +11,8 @@ use crate::connect_error::{ConnectError, is_local};
 
 /// Reason why a request got no response, as far as the sender may know.
 ///
-/// No message contains data of the request. A blocked address reads the same with or without a listener, so that errors cannot be used to
-/// scan a network.
+/// No message contains data of the request. A blocked address reads the same with or without a listener, so
+/// that errors cannot be used to scan a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The request's time was up.
@@ -36,7 +36,8 @@ pub enum SendError {
     /// The destination could not be reached for another reason.
     #[error("the destination could not be reached")]
     ConnectionFailed,
-    /// This process lacks file handles, ports, memory or look-up slots. This says nothing about the destination.
+    /// This process lacks file handles, ports, memory or look-up slots. This says nothing about the
+    /// destination.
     #[error("this process lacks the resources for the call")]
     LocalResources,
     /// The response is not HTTP, or its head exceeds the limits.
@@ -83,7 +84,8 @@ impl SendError {
         }
     }
 
-    /// Finds the most specific cause. Errors of the connector and of TLS come before those of HTTP and of the socket.
+    /// Finds the most specific cause. Errors of the connector and of TLS come before those of HTTP and of the
+    /// socket.
     pub(crate) fn explain(error: &(dyn Error + 'static)) -> Self {
         let causes = || std::iter::successors(Some(error), |error| cause(*error));
         let exchange = || causes().find_map(of_exchange);
@@ -106,7 +108,8 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 }
 
 fn of_this_process(error: &(dyn Error + 'static)) -> Option<SendError> {
-    let is_local = error.downcast_ref().is_some_and(is_local) || matches!(error.downcast_ref(), Some(ConnectError::Busy));
+    let is_local = error.downcast_ref().is_some_and(is_local)
+        || matches!(error.downcast_ref(), Some(ConnectError::Busy));
     is_local.then_some(SendError::LocalResources)
 }
 
@@ -127,7 +130,9 @@ fn of_tls(error: &rustls::Error) -> TlsFault {
     use CertificateError as Bad;
     match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => TlsFault::Expired,
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                TlsFault::Expired
+            }
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => TlsFault::WrongName,
             Bad::UnknownIssuer => TlsFault::UnknownIssuer,
             _ => TlsFault::Certificate,
@@ -139,7 +144,11 @@ fn of_tls(error: &rustls::Error) -> TlsFault {
 fn of_exchange(error: &(dyn Error + 'static)) -> Option<SendError> {
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         let is_cut = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-        return if error.is_parse() { Some(SendError::Protocol) } else { is_cut.then_some(SendError::ConnectionReset) };
+        return if error.is_parse() {
+            Some(SendError::Protocol)
+        } else {
+            is_cut.then_some(SendError::ConnectionReset)
+        };
     }
     of_socket(error.downcast_ref::<io::Error>()?.kind())
 }
@@ -148,7 +157,9 @@ fn of_socket(kind: io::ErrorKind) -> Option<SendError> {
     use io::ErrorKind as Kind;
     match kind {
         Kind::ConnectionRefused => Some(SendError::ConnectionRefused),
-        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => Some(SendError::ConnectionReset),
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => {
+            Some(SendError::ConnectionReset)
+        }
         Kind::TimedOut => Some(SendError::Timeout),
         // Hyper reports invalid chunks with these kinds.
         Kind::InvalidInput | Kind::InvalidData => Some(SendError::Protocol),
@@ -163,7 +174,9 @@ mod tests {
 
     #[test]
     fn lack_of_local_resources_is_not_a_destination_error() {
-        let explained = |errno: Errno| SendError::explain(&ConnectError::Io(io::Error::from_raw_os_error(errno.raw_os_error())));
+        let explained = |errno: Errno| {
+            SendError::explain(&ConnectError::Io(io::Error::from_raw_os_error(errno.raw_os_error())))
+        };
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
             assert_eq!(explained(errno), SendError::LocalResources, "{errno}");
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Permits addresses of the public internet. Refuses this machine, its network, and the services that a cloud answers at special addresses.
+/// Permits addresses of the public internet. Refuses this machine, its network, and the services that a cloud
+/// answers at special addresses.
 ///
 /// Cloning is cheap.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +18,8 @@ pub struct Guard {
 impl Guard {
     /// Creates a guard that permits the public internet and those private networks that the operator allows.
     ///
-    /// Some addresses stay blocked whatever is allowed. These are networks that serve a machine's credentials (link-local, and clouds'
-    /// substitutes for it), and IPv6 forms that embed an IPv4 address.
+    /// Some addresses stay blocked whatever is allowed. These are networks that serve a machine's credentials
+    /// (link-local, and clouds' substitutes for it), and IPv6 forms that embed an IPv4 address.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed: allowed.into(), refused: Arc::default() }
     }
@@ -35,7 +36,8 @@ impl Guard {
     pub fn permits_port(&self, address: IpAddr, port: u16) -> bool {
         let address = address.to_canonical();
         let leads_to = |own: &SocketAddr| {
-            let is_everywhere = own.ip().is_unspecified() && (address.is_loopback() || address.is_unspecified());
+            let is_everywhere =
+                own.ip().is_unspecified() && (address.is_loopback() || address.is_unspecified());
             own.port() == port && (is_everywhere || own.ip().to_canonical() == address)
         };
         self.permits(address) && !self.refused.iter().any(leads_to)
@@ -52,7 +54,8 @@ impl Guard {
     /// Returns true if that address may be dialed.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        is_public(address) || (is_private(address) && self.allowed.iter().any(|network| network.contains(&address)))
+        is_public(address)
+            || (is_private(address) && self.allowed.iter().any(|network| network.contains(&address)))
     }
 
     /// Returns true if names of this machine are permitted: one of its loopback addresses is allowed.
@@ -66,7 +69,8 @@ impl Guard {
     }
 }
 
-/// IPv4 networks that are not public: the special-purpose registry (RFC 6890), multicast, and one address of Azure.
+/// IPv4 networks that are not public: the special-purpose registry (RFC 6890), multicast, and one address of
+/// Azure.
 const SPECIAL_V4: [Ipv4Net; 17] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
@@ -93,7 +97,8 @@ const SPECIAL_V4: [Ipv4Net; 17] = [
 const GLOBAL_V6: Ipv6Net = v6(0x2000_0000, 3);
 
 /// Networks in it that are not public. Teredo and 6to4 embed an IPv4 address of the sender's choice.
-const SPECIAL_V6: [Ipv6Net; 4] = [v6(0x2001_0000, 23), v6(0x2001_0db8, 32), v6(0x2002_0000, 16), v6(0x3fff_0000, 20)];
+const SPECIAL_V6: [Ipv6Net; 4] =
+    [v6(0x2001_0000, 23), v6(0x2001_0db8, 32), v6(0x2002_0000, 16), v6(0x3fff_0000, 20)];
 
 /// Networks that an operator can allow. An allowlist, so that a forgotten network stays blocked.
 const PRIVATE: [IpNet; 8] = [
@@ -120,7 +125,9 @@ const METADATA: [IpNet; 3] = [
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !SPECIAL_V4.iter().any(|network| network.contains(&address)),
-        IpAddr::V6(address) => GLOBAL_V6.contains(&address) && !SPECIAL_V6.iter().any(|network| network.contains(&address)),
+        IpAddr::V6(address) => {
+            GLOBAL_V6.contains(&address) && !SPECIAL_V6.iter().any(|network| network.contains(&address))
+        }
     }
 }
 
@@ -236,15 +243,22 @@ mod tests {
     #[test]
     fn allowed_networks_are_permitted_and_no_others() {
         let guard = guard(&["10.1.0.0/16", "127.0.0.1/32", "fd12::/16"]);
-        assert_eq!(permitted(&guard, &["10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2"]), ["10.1.2.3", "127.0.0.1"]);
+        assert_eq!(
+            permitted(&guard, &["10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2"]),
+            ["10.1.2.3", "127.0.0.1"]
+        );
         assert_eq!(permitted(&guard, &["fd12:3456::1", "fd13::1", "::1"]), ["fd12:3456::1"]);
-        assert_eq!(permitted(&guard, &["::ffff:10.1.2.3", "::10.1.2.3", "64:ff9b::a01:203"]), ["::ffff:10.1.2.3"]);
+        assert_eq!(
+            permitted(&guard, &["::ffff:10.1.2.3", "::10.1.2.3", "64:ff9b::a01:203"]),
+            ["::ffff:10.1.2.3"]
+        );
         assert_eq!(permitted(&guard, &PUBLIC), PUBLIC);
     }
 
     #[test]
     fn refused_sockets_stay_refused_with_all_networks_allowed() {
-        let guard = guard(&["0.0.0.0/0", "::/0"]).refusing(vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
+        let guard = guard(&["0.0.0.0/0", "::/0"])
+            .refusing(vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
         let permits = |address: &str, port| guard.permits_port(address.parse().unwrap(), port);
         assert_eq!(
             ["127.0.0.1", "::ffff:127.0.0.1", "::1", "127.0.0.2"].map(|address| permits(address, 9001)),
@@ -261,7 +275,10 @@ mod tests {
             for address in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.9.9.9"] {
                 assert!(!permits(address, 9001) && permits(address, 9002), "{address}");
             }
-            assert!(permits("10.0.0.1", 9001), "the guard learns at dial time if this is an address of this machine");
+            assert!(
+                permits("10.0.0.1", 9001),
+                "the guard learns at dial time if this is an address of this machine"
+            );
         }
     }
 

@@ -14,7 +14,8 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Maximum length of an idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// Returns true if the text is a valid idempotency key: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII characters.
+/// Returns true if the text is a valid idempotency key: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII
+/// characters.
 pub fn is_idempotency_key(text: &str) -> bool {
     (1..=MAX_IDEMPOTENCY_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -92,7 +93,8 @@ fn take(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), HeaderFa
     Ok(())
 }
 
-/// `HeaderValue` refuses CR, LF and NUL itself, but accepts bytes from 0x80 on, which servers read differently.
+/// `HeaderValue` refuses CR, LF and NUL itself, but accepts bytes from 0x80 on, which servers read
+/// differently.
 fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(HeaderFault::Value);
@@ -102,10 +104,21 @@ fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     Ok(value)
 }
 
-/// Returns true for headers that frame the message or belong to one hop, that proxies set, or that receivers trust nobat to set.
+/// Returns true for headers that frame the message or belong to one hop, that proxies set, or that receivers
+/// trust nobat to set.
 fn is_reserved(lowercase: &str) -> bool {
-    const NAMES: [&str; 10] =
-        ["connection", "content-length", "expect", "forwarded", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+    const NAMES: [&str; 10] = [
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
     const PREFIXES: [&str; 4] = ["nobat-", "proxy-", "webhook-", "x-forwarded-"];
     NAMES.contains(&lowercase) || PREFIXES.iter().any(|prefix| lowercase.starts_with(prefix))
 }
@@ -124,8 +137,13 @@ mod tests {
 
     #[test]
     fn valid_headers_are_accepted_and_hidden_in_debug_output() {
-        let headers =
-            read_all(&[("X-A", "b\tc ~!\""), ("Authorization", "Bearer s3cret"), ("content-type", "text/plain"), ("x-e", "")]).unwrap();
+        let headers = read_all(&[
+            ("X-A", "b\tc ~!\""),
+            ("Authorization", "Bearer s3cret"),
+            ("content-type", "text/plain"),
+            ("x-e", ""),
+        ])
+        .unwrap();
         assert_eq!((headers["x-a"].as_bytes(), headers.len()), (&b"b\tc ~!\""[..], 4));
         assert!(!format!("{headers:?}").contains("s3cret"));
     }
@@ -176,7 +194,8 @@ mod tests {
 
     #[test]
     fn header_count_and_size_limits_are_enforced() {
-        let many: BTreeMap<_, _> = (0..=MAX_HEADERS).map(|number| (format!("x-{number}"), String::new())).collect();
+        let many: BTreeMap<_, _> =
+            (0..=MAX_HEADERS).map(|number| (format!("x-{number}"), String::new())).collect();
         assert_eq!(read(&many).unwrap_err(), [BadHeader { name: None, fault: HeaderFault::TooMany }]);
         assert_eq!(fault("x-a", &"b".repeat(MAX_HEADER_BYTES - 3)), None);
         assert_eq!(fault("x-a", &"b".repeat(MAX_HEADER_BYTES - 2)), Some(HeaderFault::TooLong));

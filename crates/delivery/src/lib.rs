@@ -1,7 +1,8 @@
 //! An HTTP client that is safe to point at untrusted destinations.
 //!
-//! Clients may submit tasks with any URL. This process must not call addresses that only it can reach: its own machine, its network, its
-//! cloud's metadata service. A destination may answer with anything, for any length of time.
+//! Clients may submit tasks with any URL. This process must not call addresses that only it can reach: its
+//! own machine, its network, its cloud's metadata service. A destination may answer with anything, for any
+//! length of time.
 //!
 //! | question | where it is decided |
 //! |---|---|

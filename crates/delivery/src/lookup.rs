@@ -32,7 +32,8 @@ const MAX_FAILURES: usize = 1_024;
 const MAX_TENANTS: usize = 256;
 
 tokio::task_local! {
-    /// The request that the connection is opened for. The HTTP client polls the connector within the request's own future first.
+    /// The request that the connection is opened for. The HTTP client polls the connector within the
+    /// request's own future first.
     pub(crate) static ORIGIN: Origin;
 }
 
@@ -57,7 +58,8 @@ impl Origin {
         Self { tenant, is_waiting: Arc::default() }
     }
 
-    /// Returns the origin of the current request. Returns the default tenant for a connection without a request.
+    /// Returns the origin of the current request. Returns the default tenant for a connection without a
+    /// request.
     pub(crate) fn current() -> Self {
         ORIGIN.try_with(Self::clone).unwrap_or_else(|_| Self::new(Tenant::default()))
     }
@@ -98,7 +100,11 @@ impl Lookups {
     }
 
     /// Waits for a slot of the tenant, then for a slot of the process.
-    async fn acquire<'a>(&'a self, own: &'a Semaphore, origin: &Origin) -> Result<[SemaphorePermit<'a>; 2], ConnectError> {
+    async fn acquire<'a>(
+        &'a self,
+        own: &'a Semaphore,
+        origin: &Origin,
+    ) -> Result<[SemaphorePermit<'a>; 2], ConnectError> {
         let never_closed = |_| unreachable!("the semaphores are never closed");
         origin.is_waiting.store(true, Ordering::Relaxed);
         let slots = timeout(MAX_WAIT, async {
@@ -115,7 +121,8 @@ impl Lookups {
         if tenants.len() >= MAX_TENANTS && !tenants.contains_key(tenant) {
             tenants.retain(|_, slots| Arc::strong_count(slots) > 1);
         }
-        let slots = tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_OF_TENANT)));
+        let slots =
+            tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_OF_TENANT)));
         Arc::clone(slots)
     }
 
@@ -137,8 +144,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and never answers others. Counts running
-    /// look-ups.
+    /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and never answers
+    /// others. Counts running look-ups.
     #[derive(Default)]
     struct Silent {
         asked: AtomicUsize,
@@ -185,7 +192,9 @@ mod tests {
         let flood: Vec<_> = (0..1_000)
             .map(|number| {
                 let lookups = Arc::clone(&lookups);
-                tokio::spawn(async move { lookups.resolve(&format!("slow{number}.test"), &origin("flood")).await })
+                tokio::spawn(
+                    async move { lookups.resolve(&format!("slow{number}.test"), &origin("flood")).await },
+                )
             })
             .collect();
         until_all_wait().await;
@@ -214,7 +223,9 @@ mod tests {
         let lookups = Arc::new(Lookups::new(silent.clone()));
         for number in 0..1_000 {
             let lookups = Arc::clone(&lookups);
-            tokio::spawn(async move { lookups.resolve("slow.test", &origin(&format!("t{}", number % 10))).await });
+            tokio::spawn(
+                async move { lookups.resolve("slow.test", &origin(&format!("t{}", number % 10))).await },
+            );
         }
         until_all_wait().await;
         assert_eq!(silent.under_way.load(Ordering::SeqCst), MAX_LOOKUPS);
@@ -232,7 +243,11 @@ mod tests {
             assert!(join_all(round).await.iter().all(Result::is_err));
             assert_eq!(silent.under_way.load(Ordering::SeqCst), 0);
         }
-        assert_eq!(silent.asked.load(Ordering::SeqCst), 10 * MAX_LOOKUPS_OF_TENANT, "no look-up waits for an earlier one");
+        assert_eq!(
+            silent.asked.load(Ordering::SeqCst),
+            10 * MAX_LOOKUPS_OF_TENANT,
+            "no look-up waits for an earlier one"
+        );
         assert!(lookups.resolve("quick.test", &origin("flood")).await.is_ok());
     }
 

@@ -1,7 +1,7 @@
 //! Resolver with the operating system's configuration, without threads.
 //!
-//! `getaddrinfo` occupies a thread until the name server answers, even if its caller is gone. This resolver is a future: dropping it closes
-//! its sockets.
+//! `getaddrinfo` occupies a thread until the name server answers, even if its caller is gone. This resolver
+//! is a future: dropping it closes its sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,7 +32,8 @@ const QUERY_RETRIES: usize = 1;
 /// Maximum number of cached answers.
 const CACHE_SIZE: u64 = 1_024;
 
-/// Maximum time for which an answer is cached. A lower TTL is respected. With a TTL of 0 the answer is not cached.
+/// Maximum time for which an answer is cached. A lower TTL is respected. With a TTL of 0 the answer is not
+/// cached.
 const MAX_TTL: Duration = Duration::from_secs(30);
 
 /// Minimum and maximum time for which a missing name is cached.
@@ -88,7 +89,9 @@ impl SystemResolver {
             if modified != known {
                 match from_system() {
                     Ok(resolver) => loaded.resolver = resolver,
-                    Err(error) => tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the previous one"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the previous one");
+                    }
                 }
                 loaded.modified = Some(modified);
             }
@@ -101,7 +104,8 @@ fn modified() -> [Option<SystemTime>; 2] {
     FILES.map(|file| Path::new(file).metadata().and_then(|metadata| metadata.modified()).ok())
 }
 
-/// Loads the system's configuration. Without a usable `resolv.conf` it asks a name server on 127.0.0.1, like the C library.
+/// Loads the system's configuration. Without a usable `resolv.conf` it asks a name server on 127.0.0.1, like
+/// the C library.
 fn from_system() -> io::Result<TokioResolver> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, options)) => build(config, options),
@@ -121,7 +125,8 @@ fn build(config: ResolverConfig, mut options: ResolverOpts) -> io::Result<TokioR
     options.positive_max_ttl = Some(MAX_TTL);
     options.negative_min_ttl = Some(NEGATIVE_TTL.0);
     options.negative_max_ttl = Some(NEGATIVE_TTL.1);
-    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
+    let builder =
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
     builder.build().map_err(io::Error::other)
 }
 
@@ -136,7 +141,9 @@ impl Resolve for SystemResolver {
 /// Keeps the operating system's error code, so that a lack of local resources is recognized.
 fn failed(error: NetError) -> io::Error {
     match &error {
-        NetError::Io(inner) => inner.raw_os_error().map_or_else(|| io::Error::other(error.clone()), io::Error::from_raw_os_error),
+        NetError::Io(inner) => {
+            inner.raw_os_error().map_or_else(|| io::Error::other(error.clone()), io::Error::from_raw_os_error)
+        }
         _ => io::Error::new(io::ErrorKind::NotFound, error),
     }
 }

@@ -1,4 +1,5 @@
-//! `Retry-After`: the pause that a receiver asks for (RFC 9110, section 10.2.3), in all the forms that receivers send.
+//! `Retry-After`: the pause that a receiver asks for (RFC 9110, section 10.2.3), in all the forms that
+//! receivers send.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,9 +24,9 @@ pub fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// Returns the longest pause in one field value. Its parts are separated by commas.
 ///
-/// A part is one of these: a number of seconds, whose fraction is rounded up; an HTTP date (IMF-fixdate, RFC 850, asctime); an RFC 5322
-/// date with any zone; an RFC 3339 or ISO 8601 date, in UTC if it names no zone; a number of seconds or milliseconds since 1970, if it is
-/// large enough.
+/// A part is one of these: a number of seconds, whose fraction is rounded up; an HTTP date (IMF-fixdate, RFC
+/// 850, asctime); an RFC 5322 date with any zone; an RFC 3339 or ISO 8601 date, in UTC if it names no zone; a
+/// number of seconds or milliseconds since 1970, if it is large enough.
 pub fn read(value: &[u8], now: SystemTime) -> Option<Duration> {
     let parts: Vec<&str> = std::str::from_utf8(value).ok()?.split(',').map(str::trim).collect();
     let mut longest = None;
@@ -41,7 +42,11 @@ pub fn read(value: &[u8], now: SystemTime) -> Option<Duration> {
 }
 
 fn one(part: &str, now: SystemTime) -> Option<Duration> {
-    if part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') { number(part, now) } else { until(moment(part)?, now) }
+    if part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        number(part, now)
+    } else {
+        until(moment(part)?, now)
+    }
 }
 
 /// Reads digits, with or without a decimal point. A number too large to count is the longest pause.
@@ -68,7 +73,13 @@ fn moment(text: &str) -> Option<SystemTime> {
     let of_http = || httpdate::parse_http_date(text).ok();
     let of_mail = || RFC_5322.parse_timestamp(text).ok().map(SystemTime::from);
     let of_iso = || text.parse::<Timestamp>().ok().map(SystemTime::from);
-    let without_zone = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned: Zoned| zoned.timestamp().into());
+    let without_zone = || {
+        text.parse::<DateTime>()
+            .ok()?
+            .to_zoned(TimeZone::UTC)
+            .ok()
+            .map(|zoned: Zoned| zoned.timestamp().into())
+    };
     of_http().or_else(of_mail).or_else(of_iso).or_else(without_zone)
 }
 
@@ -94,7 +105,16 @@ mod tests {
 
     #[test]
     fn seconds_are_rounded_up() {
-        for (value, expected) in [("120", 120), ("0", 0), (" 5 ", 5), ("2.0", 2), ("0.5", 1), ("0.000001", 1), (".5", 1), ("3.", 3)] {
+        for (value, expected) in [
+            ("120", 120),
+            ("0", 0),
+            (" 5 ", 5),
+            ("2.0", 2),
+            ("0.5", 1),
+            ("0.000001", 1),
+            (".5", 1),
+            ("3.", 3),
+        ] {
             assert_eq!(seconds(value), Some(expected), "{value}");
         }
         assert_eq!(seconds("999999999"), Some(999_999_999));
@@ -136,9 +156,22 @@ mod tests {
 
     #[test]
     fn invalid_values_are_ignored() {
-        for value in
-            ["-1", "+1", "", " ", ".", "1.5.2", "soon", "5s", "1e3", "0x10", "NaN", "Thu, 01 Jan 1970 00:00:00 GMT", "-", "\u{663}"]
-        {
+        for value in [
+            "-1",
+            "+1",
+            "",
+            " ",
+            ".",
+            "1.5.2",
+            "soon",
+            "5s",
+            "1e3",
+            "0x10",
+            "NaN",
+            "Thu, 01 Jan 1970 00:00:00 GMT",
+            "-",
+            "\u{663}",
+        ] {
             assert_eq!(seconds(value), None, "{value:?}");
         }
         assert_eq!(read(b"\xff5", now()), None);
@@ -146,7 +179,13 @@ mod tests {
 
     #[test]
     fn longest_of_several_values_counts() {
-        for value in ["10, 60, 5", "soon, 60", "60,", "Sun, 06 Nov 1994 08:50:37 GMT, 7", "7,Sunday, 06-Nov-94 08:50:37 GMT, soon"] {
+        for value in [
+            "10, 60, 5",
+            "soon, 60",
+            "60,",
+            "Sun, 06 Nov 1994 08:50:37 GMT, 7",
+            "7,Sunday, 06-Nov-94 08:50:37 GMT, soon",
+        ] {
             assert_eq!(seconds(value), Some(60), "{value}");
         }
         let mut headers = HeaderMap::new();

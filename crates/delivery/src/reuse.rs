@@ -1,7 +1,7 @@
 //! Detects that a request was lost with a reused connection and may be sent again on a new one.
 //!
-//! A receiver may close an idle connection while a request is written to it (RFC 9112, section 9.3.1). The sender then sees a reset or the
-//! end of the stream, and no byte of a response.
+//! A receiver may close an idle connection while a request is written to it (RFC 9112, section 9.3.1). The
+//! sender then sees a reset or the end of the stream, and no byte of a response.
 
 use std::error::Error;
 use std::io;
@@ -31,8 +31,9 @@ struct Counters {
 
 /// State of a connection when a request got it.
 ///
-/// hyper-util's pool clones the metadata of a connection when it assigns the connection to a request and before it writes the request
-/// ([`CaptureConnection`]). It offers no other hook at that moment. So the first clone takes a snapshot, and its clones keep that.
+/// hyper-util's pool clones the metadata of a connection when it assigns the connection to a request and
+/// before it writes the request ([`CaptureConnection`]). It offers no other hook at that moment. So the first
+/// clone takes a snapshot, and its clones keep that.
 #[derive(Debug)]
 struct Checkout {
     counters: Arc<Counters>,
@@ -78,8 +79,9 @@ pub(crate) fn note_answer(extensions: &Extensions) {
     }
 }
 
-/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. In HTTP/2 its stream was then
-/// refused, or is newer than the last one that a GOAWAY names (RFC 9113, section 8.7).
+/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. In
+/// HTTP/2 its stream was then refused, or is newer than the last one that a GOAWAY names (RFC 9113, section
+/// 8.7).
 pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -92,7 +94,8 @@ pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Returns true if the failed request used an idle connection that had served a request before, and no byte was read from it since.
+/// Returns true if the failed request used an idle connection that had served a request before, and no byte
+/// was read from it since.
 pub(crate) fn is_lost_with_reused_connection(captured: &CaptureConnection) -> bool {
     let mut extensions = Extensions::new();
     let metadata = captured.connection_metadata();
@@ -123,11 +126,14 @@ where
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
-        Box::pin(async move { Ok(TokioIo::new(Counted { stream: TokioIo::new(connecting.await?), counters: Arc::default() })) })
+        Box::pin(async move {
+            Ok(TokioIo::new(Counted { stream: TokioIo::new(connecting.await?), counters: Arc::default() }))
+        })
     }
 }
 
-/// A stream that counts the bytes read from it. Under TLS these are the bytes of HTTP: an alert that closes the connection does not count.
+/// A stream that counts the bytes read from it. Under TLS these are the bytes of HTTP: an alert that closes
+/// the connection does not count.
 pub(crate) struct Counted<S> {
     /// A stream of tokio's type, whose buffers show how much was read.
     stream: TokioIo<S>,
@@ -136,12 +142,19 @@ pub(crate) struct Counted<S> {
 
 impl<S: Connection> Connection for Counted<S> {
     fn connected(&self) -> Connected {
-        self.stream.inner().connected().extra(Checkout { counters: Arc::clone(&self.counters), snapshot: None })
+        self.stream
+            .inner()
+            .connected()
+            .extra(Checkout { counters: Arc::clone(&self.counters), snapshot: None })
     }
 }
 
 impl<S: Read + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = u64::try_from(buffer.filled().len() - before).unwrap_or(u64::MAX);
@@ -151,7 +164,11 @@ impl<S: Read + Unpin> AsyncRead for Counted<S> {
 }
 
 impl<S: Write + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -167,7 +184,11 @@ impl<S: Write + Unpin> AsyncWrite for Counted<S> {
         self.stream.is_write_vectored()
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 }

@@ -33,7 +33,10 @@ impl Server {
     }
 
     /// Starts a server on another address, which a machine may lack.
-    pub(crate) async fn start_on<F>(address: IpAddr, answer: impl Fn(TcpStream) -> F + Send + 'static) -> io::Result<Self>
+    pub(crate) async fn start_on<F>(
+        address: IpAddr,
+        answer: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<Self>
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
@@ -86,7 +89,8 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::R
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Answers every name with the next of these lists. The last one repeats. Without a list the name does not exist.
+/// Answers every name with the next of these lists. The last one repeats. Without a list the name does not
+/// exist.
 pub(crate) struct Names(Mutex<VecDeque<Vec<IpAddr>>>);
 
 impl Names {

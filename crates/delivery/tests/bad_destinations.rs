@@ -1,4 +1,5 @@
-//! Tests of bad destinations and bad responses: RELIABILITY.md, section 2, D, row by row. They use only the public interface of this crate.
+//! Tests of bad destinations and bad responses: RELIABILITY.md, section 2, D, row by row. They use only the
+//! public interface of this crate.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,13 +23,15 @@ use tokio::net::{TcpListener, TcpStream};
 enum Case {
     /// These URLs are refused with that code.
     Refused(&'static str, &'static [&'static str]),
-    /// These addresses are refused in a URL, and not dialed if a name resolves to them. No network is allowed.
+    /// These addresses are refused in a URL, and not dialed if a name resolves to them. No network is
+    /// allowed.
     Closed(&'static [&'static str]),
     /// The same with all networks allowed.
     ClosedForGood(&'static [&'static str]),
     /// A name that resolves to all of these addresses is not dialed.
     LeadsTo(&'static [&'static [&'static str]]),
-    /// A name that alternates between addresses never reaches a forbidden one. The value is the number of requests.
+    /// A name that alternates between addresses never reaches a forbidden one. The value is the number of
+    /// requests.
     Turns(usize),
     /// These addresses in a URL are neither dialed nor looked up.
     Literals(&'static [&'static str]),
@@ -86,8 +89,26 @@ const ROWS: &[(u8, Case)] = &[
             "203.0.113.1",
         ]),
     ),
-    (53, Case::Refused(BLOCKED, &["http://2130706433/", "http://0x7f.1", "http://0177.0.0.1", "http://127.1", "http://%31%32%37.0.0.1/"])),
-    (53, Case::Refused(INVALID, &["http://１２７.0.0.1/", "http://127。0。0。1/", "http://127.0.\t0.1/", "http://127.0.0.1\n/"])),
+    (
+        53,
+        Case::Refused(
+            BLOCKED,
+            &[
+                "http://2130706433/",
+                "http://0x7f.1",
+                "http://0177.0.0.1",
+                "http://127.1",
+                "http://%31%32%37.0.0.1/",
+            ],
+        ),
+    ),
+    (
+        53,
+        Case::Refused(
+            INVALID,
+            &["http://１２７.0.0.1/", "http://127。0。0。1/", "http://127.0.\t0.1/", "http://127.0.0.1\n/"],
+        ),
+    ),
     (54, Case::Closed(&["::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:10.0.0.1"])),
     (
         55,
@@ -117,13 +138,57 @@ const ROWS: &[(u8, Case)] = &[
     (58, Case::Literals(&["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"])),
     (59, Case::Redirects(&[301, 302, 303, 307, 308])),
     (60, Case::Elsewhere("src/client/tests.rs", "a_proxy_in_the_environment_is_not_used")),
-    (61, Case::Refused(INVALID, &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)"])),
-    (61, Case::Refused(INVALID, &["https://example.com:22", "https://example.com:25/", "http://example.com:6379", "http://example.com:0"])),
-    (62, Case::Refused(INVALID, &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"])),
-    (63, Case::Refused(BLOCKED, &["http://localhost", "http://foo.localhost", "http://a.internal", "http://metadata.google.internal/"])),
+    (
+        61,
+        Case::Refused(
+            INVALID,
+            &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)"],
+        ),
+    ),
+    (
+        61,
+        Case::Refused(
+            INVALID,
+            &[
+                "https://example.com:22",
+                "https://example.com:25/",
+                "http://example.com:6379",
+                "http://example.com:0",
+            ],
+        ),
+    ),
+    (
+        62,
+        Case::Refused(
+            INVALID,
+            &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"],
+        ),
+    ),
+    (
+        63,
+        Case::Refused(
+            BLOCKED,
+            &[
+                "http://localhost",
+                "http://foo.localhost",
+                "http://a.internal",
+                "http://metadata.google.internal/",
+            ],
+        ),
+    ),
     (63, Case::Refused(INVALID, &["http://localhost.", "http://metadata.google.internal./"])),
     (63, Case::Itself),
-    (64, Case::ClosedForGood(&["169.254.169.254", "169.254.170.2", "169.254.100.1", "100.100.100.200", "fd00:ec2::254", "fd00:ec2::23"])),
+    (
+        64,
+        Case::ClosedForGood(&[
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.100.1",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+        ]),
+    ),
     // Lambda's Runtime API listens on a port of this machine. It is refused like the process's own sockets.
     (64, Case::Itself),
     (65, Case::Values(&["a\r\nx-b: c", "a\nb", "a\rb", "a\0b", "caf\u{e9}", "\u{80}", "\u{ff}", "\u{7f}"])),
@@ -147,14 +212,41 @@ const ROWS: &[(u8, Case)] = &[
             "Forwarded",
         ]),
     ),
-    (67, Case::Answers("HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n", "xxxxxxxxxxxxxxxx", Outcome::Body(MAX_BODY, false))),
-    (67, Case::Answers("HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n", "", Outcome::Fails(SendError::Timeout))),
-    (67, Case::Answers("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x0b\x08\0", "", Outcome::Body(4, true))),
+    (
+        67,
+        Case::Answers(
+            "HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n",
+            "xxxxxxxxxxxxxxxx",
+            Outcome::Body(MAX_BODY, false),
+        ),
+    ),
+    (
+        67,
+        Case::Answers(
+            "HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n",
+            "",
+            Outcome::Fails(SendError::Timeout),
+        ),
+    ),
+    (
+        67,
+        Case::Answers(
+            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x0b\x08\0",
+            "",
+            Outcome::Body(4, true),
+        ),
+    ),
     (67, Case::Answers("HTTP/1.1 200 OK\r\n", "x-a: b\r\n", Outcome::Fails(SendError::Protocol))),
     (67, Case::Answers("", "HTTP/1.1 103 Early Hints\r\n\r\n", Outcome::Fails(SendError::Timeout))),
     (68, Case::Elsewhere("src/retry_after.rs", "invalid_values_are_ignored")),
     (68, Case::Elsewhere("../worker/src/handlers/http/tests.rs", "pause_is_a_day_at_most")),
-    (69, Case::Elsewhere("../../tests/tests/e2e/endpoint.rs", "gone_endpoint_holds_its_tasks_until_it_is_resumed")),
+    (
+        69,
+        Case::Elsewhere(
+            "../../tests/tests/e2e/endpoint.rs",
+            "gone_endpoint_holds_its_tasks_until_it_is_resumed",
+        ),
+    ),
     (70, Case::Elsewhere("src/client/tests.rs", "tls_error_names_its_cause")),
 ];
 
@@ -174,7 +266,9 @@ async fn every_row_has_its_expected_result() {
 impl Case {
     async fn check(&self, row: &str) {
         match self {
-            Self::Refused(code, urls) => urls.iter().for_each(|url| refused(url, &Guard::default(), code, row)),
+            Self::Refused(code, urls) => {
+                urls.iter().for_each(|url| refused(url, &Guard::default(), code, row));
+            }
             Self::Closed(addresses) => closed(addresses, &Guard::default(), row).await,
             Self::ClosedForGood(addresses) => closed(addresses, &opening(&["0.0.0.0/0", "::/0"]), row).await,
             Self::LeadsTo(answers) => leads_to(answers, row).await,
@@ -182,11 +276,14 @@ impl Case {
             Self::Literals(hosts) => literals(hosts, row).await,
             Self::Redirects(statuses) => redirects(statuses, row).await,
             Self::Itself => itself(row).await,
-            Self::Values(values) => values.iter().for_each(|value| header("x-a", value, HeaderFault::Value, row)),
+            Self::Values(values) => {
+                values.iter().for_each(|value| header("x-a", value, HeaderFault::Value, row));
+            }
             Self::Names(names) => names.iter().for_each(|name| header(name, "b", HeaderFault::Reserved, row)),
             Self::Answers(begin, rest, outcome) => answers(begin, rest, *outcome, row).await,
             Self::Elsewhere(file, test) => {
-                let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+                let source =
+                    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
                 assert!(source.contains(&format!("fn {test}()")), "{row}: {file} has no {test}");
             }
         }
@@ -214,13 +311,15 @@ async fn closed(addresses: &[&'static str], guard: &Guard, row: &str) {
 async fn leads_to(answers: &[&[&'static str]], row: &str) {
     let server = Server::start("127.0.0.1:0", |_| OK.to_owned()).await;
     for addresses in answers {
-        let sent = send(&Guard::default(), Names::leading_to(&[addresses]), &server.url("shop.test"), LONG).await;
+        let sent =
+            send(&Guard::default(), Names::leading_to(&[addresses]), &server.url("shop.test"), LONG).await;
         assert_eq!(sent.unwrap_err(), SendError::BlockedAddress, "{row}: {addresses:?}");
     }
     assert_eq!(server.hits(), 0, "{row}");
 }
 
-/// The permitted server listens on the IPv4 loopback address, the internal one on the IPv6 loopback address and the same port.
+/// The permitted server listens on the IPv4 loopback address, the internal one on the IPv6 loopback address
+/// and the same port.
 async fn turns(times: usize, row: &str) {
     let open = Server::start("127.0.0.1:0", |_| OK.to_owned()).await;
     let internal = Server::start(&format!("[::1]:{}", open.address.port()), |_| OK.to_owned()).await;
@@ -235,7 +334,11 @@ async fn turns(times: usize, row: &str) {
             Err(other) => panic!("{row}: {other}"),
         }
     }
-    assert_eq!((open.hits(), internal.hits(), names.asked()), (reached, 0, times), "{row}: each connection makes one look-up");
+    assert_eq!(
+        (open.hits(), internal.hits(), names.asked()),
+        (reached, 0, times),
+        "{row}: each connection makes one look-up"
+    );
     assert_eq!((reached, blocked), (times.div_ceil(3), times - times.div_ceil(3)), "{row}");
 }
 
@@ -256,9 +359,12 @@ async fn redirects(statuses: &[u16], row: &str) {
     let internal = Server::start("127.0.0.1:0", |_| OK.to_owned()).await;
     let to = internal.url("127.0.0.1");
     for status in statuses {
-        let head = format!("HTTP/1.1 {status} Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 {status} Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
         let server = Server::start("127.0.0.1:0", move |_| head.clone()).await;
-        let sent = send(&opening(&["127.0.0.0/8"]), Names::leading_to(&[]), &server.url("127.0.0.1"), LONG).await;
+        let sent =
+            send(&opening(&["127.0.0.0/8"]), Names::leading_to(&[]), &server.url("127.0.0.1"), LONG).await;
         assert_eq!(sent.unwrap().status.as_u16(), *status, "{row}");
         assert_eq!((server.hits(), internal.hits()), (1, 0), "{row}: {status}");
     }
@@ -281,14 +387,20 @@ async fn itself(row: &str) {
 
 fn header(name: &str, value: &str, fault: HeaderFault, row: &str) {
     let given = [(name.to_owned(), value.to_owned())].into();
-    let faults: Vec<HeaderFault> = headers::read(&given).unwrap_err().into_iter().map(|bad| bad.fault).collect();
+    let faults: Vec<HeaderFault> =
+        headers::read(&given).unwrap_err().into_iter().map(|bad| bad.fault).collect();
     assert_eq!(faults, [fault], "{row}: {name}: {value:?}");
 }
 
 async fn answers(begin: &'static str, rest: &'static str, outcome: Outcome, row: &str) {
-    let server = Server::start("127.0.0.1:0", move |number| if number == 0 { begin.to_owned() } else { rest.to_owned() }).await;
+    let server = Server::start(
+        "127.0.0.1:0",
+        move |number| if number == 0 { begin.to_owned() } else { rest.to_owned() },
+    )
+    .await;
     let limit = if outcome == Outcome::Fails(SendError::Timeout) { SHORT } else { LONG };
-    let sent = send(&opening(&["127.0.0.0/8"]), Names::leading_to(&[]), &server.url("127.0.0.1"), limit).await;
+    let sent =
+        send(&opening(&["127.0.0.0/8"]), Names::leading_to(&[]), &server.url("127.0.0.1"), limit).await;
     let came = match sent {
         Ok(answer) => Outcome::Body(answer.body.len(), answer.extent == Extent::Whole),
         Err(error) => Outcome::Fails(error),
@@ -339,13 +451,17 @@ impl Names {
 impl Resolve for Names {
     async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst);
-        self.answers.get(number % self.answers.len().max(1)).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.answers
+            .get(number % self.answers.len().max(1))
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
-/// A server that counts its connections. On each it sends one text after the other, until `says` returns an empty one.
+/// A server that counts its connections. On each it sends one text after the other, until `says` returns an
+/// empty one.
 struct Server {
     address: SocketAddr,
     hits: Arc<AtomicUsize>,

@@ -70,14 +70,26 @@ fn client(server: SocketAddr) -> Client {
 fn request(tenant: &str, url: &str, timeout: Duration) -> Request {
     let destination = Destination::parse(url, &Guard::default()).unwrap();
     let tenant = Tenant::new(tenant).unwrap();
-    Request { method: Method::GET, destination, headers: HeaderMap::new(), body: Bytes::new(), authority: None, tenant, timeout }
+    Request {
+        method: Method::GET,
+        destination,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        authority: None,
+        tenant,
+        timeout,
+    }
 }
 
 /// Returns the number of open sockets of this process.
 #[cfg(target_os = "linux")]
 fn sockets() -> usize {
     let handles = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    handles.filter(|handle| std::fs::read_link(handle.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))).count()
+    handles
+        .filter(|handle| {
+            std::fs::read_link(handle.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        })
+        .count()
 }
 
 #[cfg(target_os = "linux")]
@@ -87,7 +99,13 @@ async fn silent_name_server_delays_no_tenant_and_leaks_no_socket() {
     let quick = async |number: usize| {
         let began = Instant::now();
         let url = format!("http://quick{number}.test:{}/", web.port());
-        (client.send(request("other", &url, Duration::from_secs(30))).await.map(|answer| answer.status.as_u16()), began.elapsed())
+        (
+            client
+                .send(request("other", &url, Duration::from_secs(30)))
+                .await
+                .map(|answer| answer.status.as_u16()),
+            began.elapsed(),
+        )
     };
     assert_eq!(quick(0).await.0, Ok(204));
     let before = sockets();
@@ -98,7 +116,8 @@ async fn silent_name_server_delays_no_tenant_and_leaks_no_socket() {
             tokio::spawn(async move {
                 for round in 0..20 {
                     let url = format!("http://slow{lane}-{round}.test/");
-                    let sent = client.send(request("flood", &url, Duration::from_millis(20))).await.unwrap_err();
+                    let sent =
+                        client.send(request("flood", &url, Duration::from_millis(20))).await.unwrap_err();
                     assert!(matches!(sent, SendError::Timeout | SendError::LocalResources), "{sent}");
                 }
             })
@@ -117,7 +136,11 @@ async fn silent_name_server_delays_no_tenant_and_leaks_no_socket() {
     }
     let began = Instant::now();
     while sockets() > before {
-        assert!(began.elapsed() < Duration::from_secs(10), "{} sockets are open, {before} before the test", sockets());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{} sockets are open, {before} before the test",
+            sockets()
+        );
         tokio::task::yield_now().await;
     }
 }

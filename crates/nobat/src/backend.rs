@@ -42,7 +42,8 @@ pub struct Settings {
 pub(crate) struct Opened {
     /// Backend for the API and the sweeper.
     pub(crate) backend: Backend,
-    /// The same for the handlers. On AWS it has its own connections, which live on the threads that opened them.
+    /// The same for the handlers. On AWS it has its own connections, which live on the threads that opened
+    /// them.
     pub(crate) for_handlers: Backend,
     /// Key that authenticates the cursors of lists.
     pub(crate) cursor_key: [u8; 32],
@@ -60,8 +61,8 @@ pub(crate) struct Opened {
 const SWEEP_OF_A_FILE: Duration = Duration::from_secs(1);
 /// Time between two counts in a file. A count takes a millisecond or two.
 const COUNT_IN_A_FILE: Duration = Duration::from_secs(1);
-/// Time between two sweeps of a table, the same as for the sweep function. Every sweep costs money, and a task's sweep time has a margin of
-/// minutes anyway.
+/// Time between two sweeps of a table, the same as for the sweep function. Every sweep costs money, and a
+/// task's sweep time has a margin of minutes anyway.
 #[cfg(feature = "aws")]
 const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 
@@ -96,13 +97,26 @@ fn sqlite(settings: &Settings, retention: Duration, clock: &Arc<dyn Clock>) -> a
 async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened> {
     use anyhow::Context;
 
-    let table = settings.table.clone().context("NOBAT_BACKEND=aws needs NOBAT_TABLE, the name of the table")?;
-    let queue_url = settings.queue_url.clone().context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
+    let table =
+        settings.table.clone().context("NOBAT_BACKEND=aws needs NOBAT_TABLE, the name of the table")?;
+    let queue_url = settings
+        .queue_url
+        .clone()
+        .context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
     let cursor_key = nobat_aws::cursor_key(&table);
     let name = table.clone();
     let settings = nobat_aws::Settings { table, queue_url, retention };
-    let (backend, for_handlers) = (nobat_aws::connect(&settings).await?, nobat_aws::connect(&settings).await?);
-    Ok(Opened { backend, for_handlers, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name, file: None })
+    let (backend, for_handlers) =
+        (nobat_aws::connect(&settings).await?, nobat_aws::connect(&settings).await?);
+    Ok(Opened {
+        backend,
+        for_handlers,
+        cursor_key,
+        sweep_interval: SWEEP_OF_A_TABLE,
+        recount: nobat_aws::RECOUNT,
+        name,
+        file: None,
+    })
 }
 
 #[cfg(not(feature = "aws"))]

@@ -33,7 +33,10 @@ impl Backup {
         eprintln!("{} is a copy of {}", self.to.display(), self.data.display());
         let key = vault::key_file(&self.data);
         if key.exists() {
-            eprintln!("the copy does not contain the master key: keep a copy of {} in another place", key.display());
+            eprintln!(
+                "the copy does not contain the master key: keep a copy of {} in another place",
+                key.display()
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -41,11 +44,19 @@ impl Backup {
 
 impl Restore {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        nobat_sqlite::restore(&self.from, &self.data).map_err(|error| in_use::advise(error.into(), in_use::stop_first))?;
-        eprintln!("{} was created from {}; tasks accepted after the backup are not in it", self.data.display(), self.from.display());
+        nobat_sqlite::restore(&self.from, &self.data)
+            .map_err(|error| in_use::advise(error.into(), in_use::stop_first))?;
+        eprintln!(
+            "{} was created from {}; tasks accepted after the backup are not in it",
+            self.data.display(),
+            self.from.display()
+        );
         let key = vault::key_file(&self.data);
         if !key.exists() {
-            eprintln!("secrets need the master key of the time of the backup: restore its file as {}", key.display());
+            eprintln!(
+                "secrets need the master key of the time of the backup: restore its file as {}",
+                key.display()
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -69,7 +69,8 @@ struct FieldError {
     detail: String,
 }
 
-/// Maximum time for the head of a response, and again for its body. It is longer than the maximum `?wait=` of a server.
+/// Maximum time for the head of a response, and again for its body. It is longer than the maximum `?wait=` of
+/// a server.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Number of elements in one page of a list.
 const PAGE: usize = 100;
@@ -102,11 +103,18 @@ impl Client {
     }
 
     /// Returns the first `limit` elements of a list, from as many pages as needed.
-    pub(crate) async fn list(&self, path: &str, filters: &[(&str, &str)], limit: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
-        let filters: Vec<String> = filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        filters: &[(&str, &str)],
+        limit: usize,
+    ) -> anyhow::Result<Vec<Box<RawValue>>> {
+        let filters: Vec<String> =
+            filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
         let filters = filters.concat();
         let (mut found, mut cursor) = (Vec::new(), String::new());
-        // A page can be short although more follow, since the server examines a bounded number of records for each.
+        // A page can be short although more follow, since the server examines a bounded number of records for
+        // each.
         while found.len() < limit {
             let size = (limit - found.len()).min(PAGE);
             let page = self.get(&format!("{path}?limit={size}{filters}{cursor}")).await?.page()?;
@@ -119,13 +127,20 @@ impl Client {
         Ok(found)
     }
 
-    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<Answer> {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        key: Option<&str>,
+    ) -> anyhow::Result<Answer> {
         let (status, body) = match self {
             Self::There(remote) => remote.send(method, path, body, key).await?,
             Self::Here(app) => nobat_api::ask(app.clone(), method, path, body).await,
         };
         if status.is_success() {
-            return Answer::new(body.into()).with_context(|| format!("the response has status {status} and is not JSON"));
+            return Answer::new(body.into())
+                .with_context(|| format!("the response has status {status} and is not JSON"));
         }
         let problem: Refusal = serde_json::from_slice(&body).unwrap_or_default();
         let refusal = Refusal { status: status.as_u16(), ..problem };
@@ -143,7 +158,13 @@ fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
 }
 
 impl Remote {
-    async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        key: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method).uri(self.base.join(path)?.as_str());
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -155,23 +176,32 @@ impl Remote {
             request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(key) = key {
-            let key = HeaderValue::from_str(key).context("the idempotency key is not a valid header; use visible ASCII characters")?;
+            let key = HeaderValue::from_str(key)
+                .context("the idempotency key is not a valid header; use visible ASCII characters")?;
             request = request.header(HeaderName::from_static("idempotency-key"), key);
         }
         let request = request.body(Full::from(body.unwrap_or_default()))?;
         let cannot_reach = || format!("cannot reach {} (is `nobat serve` running there?)", self.base);
         let sent = within_timeout(self.http.request(request)).await.with_context(cannot_reach)?;
-        let (status, task) = (sent.status(), sent.headers().get(LOCATION).and_then(|path| path.to_str().ok()).map(str::to_owned));
+        let (status, task) = (
+            sent.status(),
+            sent.headers().get(LOCATION).and_then(|path| path.to_str().ok()).map(str::to_owned),
+        );
         let body = within_timeout(sent.into_body().collect()).await.with_context(|| match &task {
             // The task is stored, even if the rest of the response is lost.
-            Some(path) => format!("accepted: {}\nthe rest of the response did not arrive", path.rsplit('/').next().unwrap_or_default()),
+            Some(path) => format!(
+                "accepted: {}\nthe rest of the response did not arrive",
+                path.rsplit('/').next().unwrap_or_default()
+            ),
             None => cannot_reach(),
         });
         Ok((status, body?.to_bytes()))
     }
 }
 
-async fn within_timeout<T, E: Into<anyhow::Error>>(answer: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
+async fn within_timeout<T, E: Into<anyhow::Error>>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
     tokio::time::timeout(TIMEOUT, answer).await.context("no response in time")?.map_err(Into::into)
 }
 
@@ -192,7 +222,9 @@ impl std::fmt::Display for Refusal {
         match self.detail.as_str() {
             "" => write!(f, "the response has status {}", self.status)?,
             // The lines below give the details.
-            _ if !self.errors.is_empty() => write!(f, "the request is not valid ({} {})", self.status, self.code)?,
+            _ if !self.errors.is_empty() => {
+                write!(f, "the request is not valid ({} {})", self.status, self.code)?;
+            }
             detail => write!(f, "{detail} ({} {})", self.status, self.code)?,
         }
         for FieldError { pointer, detail } in &self.errors {
@@ -205,11 +237,13 @@ impl std::fmt::Display for Refusal {
 /// Percent-encodes all but the unreserved characters of RFC 3986.
 pub(crate) fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
-/// Connects names below `localhost` to this machine (RFC 6761, section 6.3), which not every resolver does. Emulators of AWS tell their
-/// APIs apart by such names.
+/// Connects names below `localhost` to this machine (RFC 6761, section 6.3), which not every resolver does.
+/// Emulators of AWS tell their APIs apart by such names.
 fn to_this_machine(base: HttpUrl) -> anyhow::Result<(HttpUrl, Option<HeaderValue>)> {
     match base.host() {
         UrlHost::Name(name) if name.ends_with(".localhost") => {
@@ -227,7 +261,11 @@ mod tests {
     #[test]
     fn names_below_localhost_are_this_machine() {
         for (url, connected, host) in [
-            ("http://a.execute-api.localhost:4566", "http://127.0.0.1:4566/", Some("a.execute-api.localhost:4566")),
+            (
+                "http://a.execute-api.localhost:4566",
+                "http://127.0.0.1:4566/",
+                Some("a.execute-api.localhost:4566"),
+            ),
             ("https://example.com/x", "https://example.com/x", None),
             ("http://localhost:8080", "http://localhost:8080/", None),
         ] {

@@ -13,9 +13,11 @@ use crate::client::{Client, ClientArgs, encode};
 use crate::response::{Answer, array};
 use crate::{exit, render};
 
-/// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may grant less.
+/// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may
+/// grant less.
 const WAIT: f64 = 20.0;
-/// The same on a terminal, which shows progress. The server answers early only when the task ends, so progress needs short requests.
+/// The same on a terminal, which shows progress. The server answers early only when the task ends, so
+/// progress needs short requests.
 const WAIT_FOR_PROGRESS: f64 = 1.0;
 /// Minimum time between two requests of `wait`.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -109,8 +111,13 @@ impl Get {
 
 impl Explain {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let explanation = Client::new(&self.target)?.get(&format!("/v1/tasks/{}/explain", encode(&self.id))).await?;
-        print(&if self.target.json { format!("{}\n", explanation.text()) } else { render::explanation(&explanation.object()) })?;
+        let explanation =
+            Client::new(&self.target)?.get(&format!("/v1/tasks/{}/explain", encode(&self.id))).await?;
+        print(&if self.target.json {
+            format!("{}\n", explanation.text())
+        } else {
+            render::explanation(&explanation.object())
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -124,7 +131,8 @@ impl List {
             ("created_after", &self.created_after),
             ("created_before", &self.created_before),
         ];
-        let filters: Vec<_> = filters.iter().filter_map(|(name, text)| Some((*name, text.as_deref()?))).collect();
+        let filters: Vec<_> =
+            filters.iter().filter_map(|(name, text)| Some((*name, text.as_deref()?))).collect();
         let tasks = Client::new(&self.target)?.list("/v1/tasks", &filters, self.limit).await?;
         print(&if self.target.json { array(&tasks) } else { render::tasks(&tasks) })?;
         Ok(ExitCode::SUCCESS)
@@ -139,7 +147,9 @@ impl Wait {
 
 impl Cancel {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let task = Client::new(&self.target)?.post(&format!("/v1/tasks/{}/cancel", encode(&self.id)), String::new()).await?;
+        let task = Client::new(&self.target)?
+            .post(&format!("/v1/tasks/{}/cancel", encode(&self.id)), String::new())
+            .await?;
         print_task(&task, &self.target)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -158,12 +168,19 @@ impl Replay {
     }
 }
 
-/// Requests the task again and again until it has ended or the time is up. Meanwhile shows progress on a terminal.
-pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &ClientArgs) -> anyhow::Result<ExitCode> {
+/// Requests the task again and again until it has ended or the time is up. Meanwhile shows progress on a
+/// terminal.
+pub(crate) async fn wait(
+    client: &Client,
+    id: &str,
+    limit: Option<Duration>,
+    target: &ClientArgs,
+) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let longest = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { WAIT_FOR_PROGRESS } else { WAIT };
     loop {
-        let hold = limit.map_or(longest, |limit| limit.saturating_sub(begun.elapsed()).as_secs_f64().min(longest));
+        let hold =
+            limit.map_or(longest, |limit| limit.saturating_sub(begun.elapsed()).as_secs_f64().min(longest));
         let asked = Instant::now();
         let answer = client.get(&format!("/v1/tasks/{}?wait={hold}", encode(id))).await?;
         let task = answer.object();

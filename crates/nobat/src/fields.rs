@@ -35,34 +35,110 @@ const fn field(flag: &'static str, pointer: &'static str, form: Form, help: &'st
     Field { flag, pointer, form, help }
 }
 
-/// Every field of a task but `kind` and `payload`, which are arguments of their own. A test compares them with the OpenAPI document.
+/// Every field of a task but `kind` and `payload`, which are arguments of their own. A test compares them
+/// with the OpenAPI document.
 const FIELDS: [Field; 24] = [
     field("queue", "/queue", Form::Text, "Queue. Default: default"),
-    field("endpoint", "/endpoint", Form::Text, "Endpoint that a task of kind http calls. The payload then has a path instead of a url"),
-    field("limit-key", "/limit_key", Form::Text, "Limit key: tasks with the same key share the limits of that key"),
+    field(
+        "endpoint",
+        "/endpoint",
+        Form::Text,
+        "Endpoint that a task of kind http calls. The payload then has a path instead of a url",
+    ),
+    field(
+        "limit-key",
+        "/limit_key",
+        Form::Text,
+        "Limit key: tasks with the same key share the limits of that key",
+    ),
     field("delay", "/delay", Form::Number, "Seconds until the earliest start. Default: 0. Not with --run-at"),
     field("run-at", "/run_at", Form::Text, "Earliest start (RFC 3339)"),
-    field("timeout", "/timeout", Form::Number, "Maximum duration of an attempt in seconds. Default: that of the endpoint, else 30"),
-    field("expires-at", "/expires_at", Form::Text, "Time from which the task is no longer started (RFC 3339). Default: none"),
+    field(
+        "timeout",
+        "/timeout",
+        Form::Number,
+        "Maximum duration of an attempt in seconds. Default: that of the endpoint, else 30",
+    ),
+    field(
+        "expires-at",
+        "/expires_at",
+        Form::Text,
+        "Time from which the task is no longer started (RFC 3339). Default: none",
+    ),
     field("label", "/labels", Form::Pairs, "Label, as NAME=TEXT. Can be given up to 20 times"),
-    field("retry-max-attempts", "/retry/max_attempts", Form::Number, "Maximum number of attempts, the first included. Default: 5"),
-    field("retry-initial-delay", "/retry/initial_delay", Form::Number, "Maximum delay before the first retry in seconds. Default: 10"),
-    field("retry-multiplier", "/retry/multiplier", Form::Number, "Factor by which the delay grows from retry to retry. Default: 2"),
-    field("retry-max-delay", "/retry/max_delay", Form::Number, "Maximum delay between attempts in seconds. Default: 3600"),
-    field("retry-jitter", "/retry/jitter", Form::Text, "Spread of delays: full (from 0 to the delay) or none. Default: full"),
+    field(
+        "retry-max-attempts",
+        "/retry/max_attempts",
+        Form::Number,
+        "Maximum number of attempts, the first included. Default: 5",
+    ),
+    field(
+        "retry-initial-delay",
+        "/retry/initial_delay",
+        Form::Number,
+        "Maximum delay before the first retry in seconds. Default: 10",
+    ),
+    field(
+        "retry-multiplier",
+        "/retry/multiplier",
+        Form::Number,
+        "Factor by which the delay grows from retry to retry. Default: 2",
+    ),
+    field(
+        "retry-max-delay",
+        "/retry/max_delay",
+        Form::Number,
+        "Maximum delay between attempts in seconds. Default: 3600",
+    ),
+    field(
+        "retry-jitter",
+        "/retry/jitter",
+        Form::Text,
+        "Spread of delays: full (from 0 to the delay) or none. Default: full",
+    ),
     field(
         "retry-max-age",
         "/retry/max_age",
         Form::Number,
         "Seconds after acceptance or a replay in which retries start. Default: no limit",
     ),
-    field("retry-delays", "/retry/delays", Form::Numbers, "Delays before each retry in seconds, instead of a growing delay: 5,60,600"),
+    field(
+        "retry-delays",
+        "/retry/delays",
+        Form::Numbers,
+        "Delays before each retry in seconds, instead of a growing delay: 5,60,600",
+    ),
     field("callback-url", "/callback/url", Form::Text, "URL to which the task is reported when it has ended"),
-    field("callback-on", "/callback/on", Form::Words, "Ends to report: succeeded,failed,canceled,expired. Default: all"),
-    field("callback-retry-max-attempts", "/callback/retry/max_attempts", Form::Number, "--retry-max-attempts of the report"),
-    field("callback-retry-initial-delay", "/callback/retry/initial_delay", Form::Number, "--retry-initial-delay of the report"),
-    field("callback-retry-multiplier", "/callback/retry/multiplier", Form::Number, "--retry-multiplier of the report"),
-    field("callback-retry-max-delay", "/callback/retry/max_delay", Form::Number, "--retry-max-delay of the report"),
+    field(
+        "callback-on",
+        "/callback/on",
+        Form::Words,
+        "Ends to report: succeeded,failed,canceled,expired. Default: all",
+    ),
+    field(
+        "callback-retry-max-attempts",
+        "/callback/retry/max_attempts",
+        Form::Number,
+        "--retry-max-attempts of the report",
+    ),
+    field(
+        "callback-retry-initial-delay",
+        "/callback/retry/initial_delay",
+        Form::Number,
+        "--retry-initial-delay of the report",
+    ),
+    field(
+        "callback-retry-multiplier",
+        "/callback/retry/multiplier",
+        Form::Number,
+        "--retry-multiplier of the report",
+    ),
+    field(
+        "callback-retry-max-delay",
+        "/callback/retry/max_delay",
+        Form::Number,
+        "--retry-max-delay of the report",
+    ),
     field("callback-retry-jitter", "/callback/retry/jitter", Form::Text, "--retry-jitter of the report"),
     field("callback-retry-max-age", "/callback/retry/max_age", Form::Number, "--retry-max-age of the report"),
     field("callback-retry-delays", "/callback/retry/delays", Form::Numbers, "--retry-delays of the report"),
@@ -70,35 +146,46 @@ const FIELDS: [Field; 24] = [
 
 /// Parses the number of a flag. Returns it as written, which is JSON.
 pub(crate) fn number(given: &str) -> Result<String, &'static str> {
-    let is_number =
-        serde_json::from_str::<&RawValue>(given).is_ok() && given.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let is_number = serde_json::from_str::<&RawValue>(given).is_ok()
+        && given.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if is_number { Ok(given.to_owned()) } else { Err("expected a number such as 30 or 0.5") }
 }
 
 /// Returns the flag for the field at that pointer.
 pub(crate) fn flag_of(pointer: &str) -> Option<String> {
-    let is_there =
-        |field: &&Field| pointer == field.pointer || pointer.strip_prefix(field.pointer).is_some_and(|rest| rest.starts_with('/'));
+    let is_there = |field: &&Field| {
+        pointer == field.pointer
+            || pointer.strip_prefix(field.pointer).is_some_and(|rest| rest.starts_with('/'))
+    };
     let field = FIELDS.iter().find(is_there)?;
     Some(format!("--{}{}", field.flag, pointer[field.pointer.len()..].replacen('/', " ", 1)))
 }
 
 impl Field {
     fn argument(&self) -> Arg {
-        let argument = Arg::new(self.flag).long(self.flag).help(self.help).help_heading(match self.pointer.split('/').nth(1) {
-            Some("retry") => Some("Retries"),
-            Some("callback") => Some("Report (callback)"),
-            _ => None,
-        });
+        let argument = Arg::new(self.flag).long(self.flag).help(self.help).help_heading(
+            match self.pointer.split('/').nth(1) {
+                Some("retry") => Some("Retries"),
+                Some("callback") => Some("Report (callback)"),
+                _ => None,
+            },
+        );
         match self.form {
-            Form::Text => argument.value_name("TEXT").value_parser(|given: &str| Ok::<_, &str>(to_json(given))),
+            Form::Text => {
+                argument.value_name("TEXT").value_parser(|given: &str| Ok::<_, &str>(to_json(given)))
+            }
             Form::Number => argument.value_name("NUMBER").value_parser(number),
             Form::Numbers => argument.value_name("NUMBERS").value_delimiter(',').value_parser(number),
-            Form::Words => argument.value_name("WORDS").value_delimiter(',').value_parser(|given: &str| Ok::<_, &str>(to_json(given))),
+            Form::Words => argument
+                .value_name("WORDS")
+                .value_delimiter(',')
+                .value_parser(|given: &str| Ok::<_, &str>(to_json(given))),
             Form::Pairs => {
-                argument.value_name("NAME=TEXT").action(ArgAction::Append).value_parser(|given: &str| match given.split_once('=') {
-                    Some((name, text)) => Ok(format!("{}:{}", to_json(name), to_json(text))),
-                    None => Err("expected NAME=TEXT"),
+                argument.value_name("NAME=TEXT").action(ArgAction::Append).value_parser(|given: &str| {
+                    match given.split_once('=') {
+                        Some((name, text)) => Ok(format!("{}:{}", to_json(name), to_json(text))),
+                        None => Err("expected NAME=TEXT"),
+                    }
                 })
             }
         }
@@ -149,8 +236,14 @@ mod tests {
 
     /// Returns the pointers of all fields in the schema of a task.
     fn pointers(document: &Value, schema: &Value, parent: &str, found: &mut BTreeSet<String>) {
-        let choice = schema["oneOf"].as_array().into_iter().flatten().find(|choice| choice["type"] != "null").unwrap_or(schema);
-        let schema = choice["$ref"].as_str().map_or(choice, |reference| document.pointer(&reference[1..]).unwrap());
+        let choice = schema["oneOf"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|choice| choice["type"] != "null")
+            .unwrap_or(schema);
+        let schema =
+            choice["$ref"].as_str().map_or(choice, |reference| document.pointer(&reference[1..]).unwrap());
         let properties = schema["properties"].as_object();
         for (name, inner) in properties.into_iter().flatten() {
             pointers(document, inner, &format!("{parent}/{name}"), found);
@@ -166,7 +259,10 @@ mod tests {
         let mut expected = BTreeSet::new();
         pointers(&document, &document["components"]["schemas"]["Submission"], "", &mut expected);
         let flags = FIELDS.iter().map(|field| field.pointer.to_owned());
-        assert_eq!(flags.chain(["/kind".to_owned(), "/payload".to_owned()]).collect::<BTreeSet<_>>(), expected);
+        assert_eq!(
+            flags.chain(["/kind".to_owned(), "/payload".to_owned()]).collect::<BTreeSet<_>>(),
+            expected
+        );
         for field in FIELDS.iter().filter(|field| field.form != Form::Pairs) {
             assert_eq!(field.flag, field.pointer[1..].replace(['/', '_'], "-"));
         }

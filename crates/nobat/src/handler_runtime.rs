@@ -1,11 +1,14 @@
-//! Tokio runtime for handlers, on its own threads, so that a blocking handler stops neither the API nor the sweeper nor signals.
+//! Tokio runtime for handlers, on its own threads, so that a blocking handler stops neither the API nor the
+//! sweeper nor signals.
 //!
-//! A handler that never reaches an `await` keeps its thread for ever. As many such handlers as there are processors block every thread of a
-//! runtime. In a runtime shared with the rest, the program would then answer no request, and not even SIGTERM.
+//! A handler that never reaches an `await` keeps its thread for ever. As many such handlers as there are
+//! processors block every thread of a runtime. In a runtime shared with the rest, the program would then
+//! answer no request, and not even SIGTERM.
 //!
-//! The worker loop runs here too, not beside the API. The writer or the queue wakes it across threads in any case. It then starts handlers
-//! on its own threads, so handing over a task takes one wake-up, as in one shared runtime. Measured against one shared runtime on two
-//! processors, throughput is the same. The slowest hundredth of the hand-overs takes some 0.04 ms longer, of the 2 ms that are allowed.
+//! The worker loop runs here too, not beside the API. The writer or the queue wakes it across threads in any
+//! case. It then starts handlers on its own threads, so handing over a task takes one wake-up, as in one
+//! shared runtime. Measured against one shared runtime on two processors, throughput is the same. The slowest
+//! hundredth of the hand-overs takes some 0.04 ms longer, of the 2 ms that are allowed.
 
 use std::time::Duration;
 
@@ -21,10 +24,12 @@ pub(crate) struct HandlerRuntime(Option<Runtime>);
 
 /// Time between two checks for a free thread, and maximum time that a check waits for one.
 const LOOK: Duration = Duration::from_secs(5);
-/// Number of failed checks in a row after which every lease of this process has expired. Ending the process then harms no task. Checks are
-/// counted, so that an hour for which the process itself was stopped counts as one.
+/// Number of failed checks in a row after which every lease of this process has expired. Ending the process
+/// then harms no task. Checks are counted, so that an hour for which the process itself was stopped counts as
+/// one.
 const LOOKS: u64 = LEASE.as_secs() / LOOK.as_secs();
-/// Maximum time that a stopping worker may take beyond its drain time. It uses it to give unfinished tasks back.
+/// Maximum time that a stopping worker may take beyond its drain time. It uses it to give unfinished tasks
+/// back.
 const GIVE_BACK: Duration = Duration::from_secs(6);
 
 impl HandlerRuntime {
@@ -36,8 +41,9 @@ impl HandlerRuntime {
 
     /// Runs the worker until `stop` fires and it has finished.
     ///
-    /// Fails when handlers have blocked all threads for longer than a lease. A thread cannot be taken from a handler, so the process must
-    /// end. When it starts again, the tasks that blocked it have a crashed attempt on record.
+    /// Fails when handlers have blocked all threads for longer than a lease. A thread cannot be taken from a
+    /// handler, so the process must end. When it starts again, the tasks that blocked it have a crashed
+    /// attempt on record.
     pub(crate) async fn run(self, worker: Worker, stop: CancellationToken) -> anyhow::Result<()> {
         let Some(runtime) = &self.0 else { return Ok(()) };
         let limit = worker.drain + GIVE_BACK;
@@ -79,7 +85,10 @@ async fn blocked(runtime: &Handle) {
             if missed == LOOKS {
                 return;
             }
-            tracing::warn!(seconds = missed * LOOK.as_secs(), "handlers block all threads; no other handler can start");
+            tracing::warn!(
+                seconds = missed * LOOK.as_secs(),
+                "handlers block all threads; no other handler can start"
+            );
         }
         sleep(LOOK).await;
     }

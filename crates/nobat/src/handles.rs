@@ -6,10 +6,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const MAX_CONNECTIONS: u64 = 10_000;
 /// Handles for files, listeners and the runtime.
 const FILES: u64 = 64;
-/// Handles for each running task: its connection, one that is kept for the next call, and two look-ups of its host name.
+/// Handles for each running task: its connection, one that is kept for the next call, and two look-ups of its
+/// host name.
 const HANDLES_PER_CALL: u64 = 4;
 
-/// Raises the soft limit of open files to the hard limit. Returns the limit in effect, `u64::MAX` if there is none.
+/// Raises the soft limit of open files to the hard limit. Returns the limit in effect, `u64::MAX` if there is
+/// none.
 pub(crate) fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let unlimited = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
@@ -21,9 +23,11 @@ pub(crate) fn raise_limit() -> u64 {
     unlimited(getrlimit(Resource::Nofile).current)
 }
 
-/// Returns the maximum number of client connections for a limit of open files and a number of tasks that run at a time.
+/// Returns the maximum number of client connections for a limit of open files and a number of tasks that run
+/// at a time.
 ///
-/// Reserves handles for the tasks' calls and for files, but at most half of all, so that clients can always connect.
+/// Reserves handles for the tasks' calls and for files, but at most half of all, so that clients can always
+/// connect.
 pub(crate) fn connections(limit: u64, concurrency: usize) -> usize {
     let calls = u64::try_from(concurrency).unwrap_or(u64::MAX).saturating_mul(HANDLES_PER_CALL);
     let kept = calls.saturating_add(FILES).min(limit / 2);

@@ -2,12 +2,17 @@
 
 use nobat_sqlite::{BackupError, Holder, OpenError};
 
-/// Flags of `nobat keys` that name a store or hold a key. The suggested command goes through a server, so it must not contain them.
+/// Flags of `nobat keys` that name a store or hold a key. The suggested command goes through a server, so it
+/// must not contain them.
 const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--retention-days", "--key"];
 
 /// Adds advice to an error if its cause is that another process has the file open.
 pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> String) -> anyhow::Error {
-    let ((Some(in_use), _) | (_, Some(BackupError::Open(in_use)))) = (error.downcast_ref(), error.downcast_ref()) else { return error };
+    let ((Some(in_use), _) | (_, Some(BackupError::Open(in_use)))) =
+        (error.downcast_ref(), error.downcast_ref())
+    else {
+        return error;
+    };
     match in_use {
         OpenError::InUse { holder, .. } => anyhow::anyhow!("{in_use}; {}", advice(holder)),
         _ => error,
@@ -40,7 +45,8 @@ fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
     let mut words = Vec::new();
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
-        let (flag, has_value) = argument.split_once('=').map_or((argument.as_str(), false), |(flag, _)| (flag, true));
+        let (flag, has_value) =
+            argument.split_once('=').map_or((argument.as_str(), false), |(flag, _)| (flag, true));
         if !DROPPED.contains(&flag) {
             words.push(quoted(&argument));
         } else if !has_value {
@@ -55,7 +61,11 @@ fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
 /// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@+%[]".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -68,14 +78,27 @@ mod tests {
         for (given, expected) in [
             (vec!["nobat", "keys", "create"], "nobat keys create --url http://127.0.0.1:8080"),
             (
-                vec!["./nobat", "keys", "create", "--data", "my file.db", "--tenant", "acme", "--label", "the shop's"],
+                vec![
+                    "./nobat",
+                    "keys",
+                    "create",
+                    "--data",
+                    "my file.db",
+                    "--tenant",
+                    "acme",
+                    "--label",
+                    "the shop's",
+                ],
                 r"./nobat keys create --url http://127.0.0.1:8080 --tenant acme --label 'the shop'\''s'",
             ),
             (
                 vec!["nobat", "keys", "--data=x.db", "list", "--key", "nb_live_x", "--json"],
                 "nobat keys list --url http://127.0.0.1:8080 --json",
             ),
-            (vec!["nobat", "keys", "--json", "list", "--key=nb_live_x"], "nobat keys --json --url http://127.0.0.1:8080 list"),
+            (
+                vec!["nobat", "keys", "--json", "list", "--key=nb_live_x"],
+                "nobat keys --json --url http://127.0.0.1:8080 list",
+            ),
         ] {
             assert_eq!(through(given.into_iter().map(str::to_owned), url), expected);
         }
@@ -88,6 +111,9 @@ mod tests {
         let holder = Holder { process: Some(7), address: None };
         let error = BackupError::Open(OpenError::InUse { path: "/x.db".into(), holder });
         let advised = advise(error.into(), stop_first).to_string();
-        assert_eq!(advised, "/x.db is in use by the nobat process 7; stop that process, then run this command again");
+        assert_eq!(
+            advised,
+            "/x.db is in use by the nobat process 7; stop that process, then run this command again"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `nobat keys`: manages API keys through a server's API, or in the file or the table itself. The first key of a store is created in the
-//! latter way.
+//! `nobat keys`: manages API keys through a server's API, or in the file or the table itself. The first key
+//! of a store is created in the latter way.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ pub(crate) struct Keys {
     /// URL of a running server. Without it, the command opens the file or the table itself
     #[arg(long, env = "NOBAT_URL", global = true)]
     url: Option<String>,
-    /// API key with the scope admin, for --url. Prefer the variable: other users of this machine can read flags
+    /// API key with the scope admin, for --url. Prefer the variable: other users of this machine can read
+    /// flags
     #[arg(long, env = "NOBAT_KEY", hide_env_values = true, global = true)]
     key: Option<String>,
     /// Print the API's JSON, unchanged, instead of a table
@@ -63,7 +64,8 @@ struct Create {
     /// Tenant that the key gives access to
     #[arg(long, default_value = "default")]
     tenant: String,
-    /// Scopes, separated by commas: tasks:write, tasks:read, payload:view, tasks:replay, config:write, work, admin
+    /// Scopes, separated by commas: tasks:write, tasks:read, payload:view, tasks:replay, config:write, work,
+    /// admin
     #[arg(long, default_value = "tasks:write,tasks:read,payload:view,tasks:replay")]
     scopes: Scopes,
     /// Note on the purpose of the key, up to 200 bytes
@@ -135,7 +137,9 @@ impl Keys {
             return Client::new(&ClientArgs { url: url.clone(), key: self.key.clone(), json: self.json });
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let opened = backend::open(&self.place, &clock).await.map_err(|error| in_use::advise(error, in_use::run_through))?;
+        let opened = backend::open(&self.place, &clock)
+            .await
+            .map_err(|error| in_use::advise(error, in_use::run_through))?;
         Ok(Client::Here(App::new(AppConfig {
             epoch: ConfigEpoch::default(),
             backend: opened.backend,
@@ -158,7 +162,8 @@ impl Keys {
             return print(&format!("{}\n", answer.text()));
         }
         let key = answer.object();
-        let [text, id, tenant] = ["key", "id", "tenant"].map(|field| key.text(field).context("the response is not a key"));
+        let [text, id, tenant] =
+            ["key", "id", "tenant"].map(|field| key.text(field).context("the response is not a key"));
         eprintln!("created {} of tenant {}. The key is not shown again:", id?, tenant?);
         print(&format!("{}\n", text?))
     }

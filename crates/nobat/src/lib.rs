@@ -1,7 +1,8 @@
-//! nobat: an asynchronous task API. Clients post tasks over HTTP and get an id in milliseconds. nobat then runs the tasks.
+//! nobat: an asynchronous task API. Clients post tasks over HTTP and get an id in milliseconds. nobat then
+//! runs the tasks.
 //!
-//! This crate is the program. It is also a library for programs with their own kinds: implement [`Handler`], and pass it to [`main`]. The
-//! result is `nobat` with one more kind.
+//! This crate is the program. It is also a library for programs with their own kinds: implement [`Handler`],
+//! and pass it to [`main`]. The result is `nobat` with one more kind.
 
 mod backend;
 mod backup;
@@ -64,14 +65,16 @@ enum Command {
     Resource(resource::Call),
     /// Copy the SQLite file, also while a server runs on it
     ///
-    /// A copy that cp makes while a server runs misses recent tasks, which are in the write-ahead log (FILE-wal). This command makes a
-    /// complete and checked copy. The copy does not contain the master key (FILE.key).
+    /// A copy that cp makes while a server runs misses recent tasks, which are in the write-ahead log
+    /// (FILE-wal). This command makes a complete and checked copy. The copy does not contain the master key
+    /// (FILE.key).
     Backup(backup::Backup),
     /// Create the SQLite file from a copy that `nobat backup` made
     Restore(backup::Restore),
 }
 
-/// Returns the parser of the command line. It accepts negative numbers as values: in `--delay -1`, `-1` is a value and not a flag.
+/// Returns the parser of the command line. It accepts negative numbers as values: in `--delay -1`, `-1` is a
+/// value and not a flag.
 fn command_line() -> clap::Command {
     fn allow(command: clap::Command) -> clap::Command {
         let command = command.mut_args(|argument| {
@@ -128,10 +131,14 @@ mod tests {
             (vec!["serve", "--drain-timeout", "-1"], "--drain-timeout"),
             (vec!["serve", "--retention-days", "-1"], "--retention-days"),
         ] {
-            let error = command_line().try_get_matches_from([&["nobat"], arguments.as_slice()].concat()).unwrap_err();
+            let error =
+                command_line().try_get_matches_from([&["nobat"], arguments.as_slice()].concat()).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");
             assert!(error.to_string().contains(flag), "{error}");
         }
-        assert!(command_line().try_get_matches_from(["nobat", "submit", "noop", "--delay", "-1"]).is_ok(), "the server checks the bounds");
+        assert!(
+            command_line().try_get_matches_from(["nobat", "submit", "noop", "--delay", "-1"]).is_ok(),
+            "the server checks the bounds"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Responses of the API as tables for people. Values are shown as the API wrote them. Only control characters of a terminal are escaped.
+//! Responses of the API as tables for people. Values are shown as the API wrote them. Only control characters
+//! of a terminal are escaped.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -37,13 +38,17 @@ pub(crate) fn task(task: &Object) -> String {
     let mut lines = known(task, &fields);
     for attempt in task.elements("attempts") {
         let attempt = Object::read(attempt.get());
-        let (outcome, error) = (attempt.text("outcome").unwrap_or_else(|| "running".to_owned()), attempt.object("error"));
+        let (outcome, error) =
+            (attempt.text("outcome").unwrap_or_else(|| "running".to_owned()), attempt.object("error"));
         let error = match (error.text("code"), error.text("message")) {
             (Some(code), Some(message)) if code == outcome => format!(": {}", message.escape_debug()),
             (Some(code), Some(message)) => format!(": {code}: {}", message.escape_debug()),
             _ => String::new(),
         };
-        lines.push(vec![format!("attempt {}", attempt.raw("number")), format!("{} {outcome}{error}", value(attempt.raw("started_at")))]);
+        lines.push(vec![
+            format!("attempt {}", attempt.raw("number")),
+            format!("{} {outcome}{error}", value(attempt.raw("started_at"))),
+        ]);
     }
     align(&lines)
 }
@@ -61,7 +66,10 @@ pub(crate) fn explanation(explanation: &Object) -> String {
 
 /// Returns every field of an object that has a value, one a line.
 pub(crate) fn object(object: &Object) -> String {
-    let lines = object.fields().filter(|(_, json)| !is_empty(json)).map(|(field, json)| vec![field.to_owned(), value(json)]);
+    let lines = object
+        .fields()
+        .filter(|(_, json)| !is_empty(json))
+        .map(|(field, json)| vec![field.to_owned(), value(json)]);
     align(&lines.collect::<Vec<_>>())
 }
 
@@ -73,10 +81,12 @@ fn known(of: &Object, fields: &[&str]) -> Vec<Vec<String>> {
 
 /// Returns a table of tasks, one a line.
 pub(crate) fn tasks(tasks: &[Box<RawValue>]) -> String {
-    table(tasks, &["id", "kind", "queue", "status", "attempt", "created_at", "error"], |task, column| match column {
-        "attempt" => format!("{}/{}", task.raw("attempt"), task.raw("max_attempts")),
-        "error" => task.object("error").text("code").unwrap_or_default(),
-        column => value(task.raw(column)),
+    table(tasks, &["id", "kind", "queue", "status", "attempt", "created_at", "error"], |task, column| {
+        match column {
+            "attempt" => format!("{}/{}", task.raw("attempt"), task.raw("max_attempts")),
+            "error" => task.object("error").text("code").unwrap_or_default(),
+            column => value(task.raw(column)),
+        }
     })
 }
 
@@ -104,8 +114,10 @@ fn table(rows: &[Box<RawValue>], columns: &[&str], cell: impl Fn(&Object, &str) 
 pub(crate) fn progress(task: &Object) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
-        let progress = Some(task.raw("progress")).filter(|json| *json != "null").map(|json| format!(" {}", value(json)));
-        let (id, status, progress) = (value(task.raw("id")), value(task.raw("status")), progress.unwrap_or_default());
+        let progress =
+            Some(task.raw("progress")).filter(|json| *json != "null").map(|json| format!(" {}", value(json)));
+        let (id, status, progress) =
+            (value(task.raw("id")), value(task.raw("status")), progress.unwrap_or_default());
         let line = format!("{id} {status} (attempt {}){progress}", task.raw("attempt"));
         // A closed terminal must not fail the command.
         let _ = write!(terminal, "\r\x1b[K{line}").and_then(|()| terminal.flush());
@@ -124,7 +136,8 @@ fn is_empty(json: &str) -> bool {
     json == "null" || json == "{}"
 }
 
-/// Returns a value for people: a string without quotes, an error as one sentence, any other JSON unchanged, on one line.
+/// Returns a value for people: a string without quotes, an error as one sentence, any other JSON unchanged,
+/// on one line.
 fn value(json: &str) -> String {
     if let Ok(text) = serde_json::from_str::<String>(json) {
         // A text from a client can contain escape codes. The terminal must show them and not execute them.
@@ -159,7 +172,8 @@ fn align(lines: &[Vec<String>]) -> String {
     }
     let mut out = String::new();
     for line in lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
@@ -188,7 +202,9 @@ mod tests {
     #[test]
     fn values_are_shown_unchanged_on_one_line() {
         let thirty = "123456789012345678901234567890";
-        for json in ["1e999", "1.10", "-0", thirty, r#"{"a":1,"a":2}"#, r#"{"b":1,"a":[1.0]}"#, r#"{"s":"\u00e9"}"#] {
+        for json in
+            ["1e999", "1.10", "-0", thirty, r#"{"a":1,"a":2}"#, r#"{"b":1,"a":[1.0]}"#, r#"{"s":"\u00e9"}"#]
+        {
             assert_eq!(value(json), json);
         }
         assert_eq!(value("{\n\t\"a\": 1\n}"), r#"{  "a": 1 }"#);
@@ -199,6 +215,9 @@ mod tests {
     #[test]
     fn missing_value_of_a_record_is_a_dash() {
         let keys = rows(r#"[{"id": "key_1", "scopes": ["work", "admin"], "expires_at": null}]"#);
-        assert_eq!(records(&keys, &["id", "scopes", "expires_at"]), "ID     SCOPES      EXPIRES_AT\nkey_1  work,admin  -\n");
+        assert_eq!(
+            records(&keys, &["id", "scopes", "expires_at"]),
+            "ID     SCOPES      EXPIRES_AT\nkey_1  work,admin  -\n"
+        );
     }
 }

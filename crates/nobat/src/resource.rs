@@ -48,7 +48,13 @@ enum Body {
     Required,
 }
 
-const fn action(name: &'static str, about: &'static str, method: Method, end: &'static str, body: Body) -> Action {
+const fn action(
+    name: &'static str,
+    about: &'static str,
+    method: Method,
+    end: &'static str,
+    body: Body,
+) -> Action {
     Action { name, about, method, end, body }
 }
 
@@ -56,7 +62,13 @@ const fn action(name: &'static str, about: &'static str, method: Method, end: &'
 const LANE: [Action; 4] = [
     action("get", "Show its configuration and the state of its limits", Method::GET, "", Body::None),
     action("put", "Change it. Omitted fields keep their values", Method::PUT, "", Body::Required),
-    action("pause", "Start no more of its tasks. Running tasks go on", Method::PUT, "", Body::Fixed(r#"{"paused":true}"#)),
+    action(
+        "pause",
+        "Start no more of its tasks. Running tasks go on",
+        Method::PUT,
+        "",
+        Body::Fixed(r#"{"paused":true}"#),
+    ),
     action("resume", "Start its tasks again", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
 ];
 
@@ -69,12 +81,42 @@ const RESOURCES: [Resource; 6] = [
         columns: &["name", "url", "paused", "gone", "created_at"],
         actions: &[
             action("list", "List endpoints, by name", Method::GET, "", Body::List),
-            action("get", "Show an endpoint, its limits and its circuit breaker", Method::GET, "", Body::None),
-            action("put", "Create or replace an endpoint. A new secret is shown once", Method::PUT, "", Body::Required),
-            action("delete", "Remove an endpoint. Its tasks are held until it is created again", Method::DELETE, "", Body::None),
+            action(
+                "get",
+                "Show an endpoint, its limits and its circuit breaker",
+                Method::GET,
+                "",
+                Body::None,
+            ),
+            action(
+                "put",
+                "Create or replace an endpoint. A new secret is shown once",
+                Method::PUT,
+                "",
+                Body::Required,
+            ),
+            action(
+                "delete",
+                "Remove an endpoint. Its tasks are held until it is created again",
+                Method::DELETE,
+                "",
+                Body::None,
+            ),
             action("pause", "Hold its tasks. Running tasks go on", Method::POST, "/pause", Body::None),
-            action("resume", "Call it again, after a pause, a 410 or an open circuit breaker", Method::POST, "/resume", Body::None),
-            action("rotate", "Replace its signing secret. The new one is shown once", Method::POST, "/rotate", Body::Optional),
+            action(
+                "resume",
+                "Call it again, after a pause, a 410 or an open circuit breaker",
+                Method::POST,
+                "/resume",
+                Body::None,
+            ),
+            action(
+                "rotate",
+                "Replace its signing secret. The new one is shown once",
+                Method::POST,
+                "/rotate",
+                Body::Optional,
+            ),
             action(
                 "test",
                 "Call it once and show its response (exit code 4 if a task would not succeed)",
@@ -92,7 +134,14 @@ const RESOURCES: [Resource; 6] = [
         columns: &[],
         actions: &LANE,
     },
-    Resource { name: "kinds", about: "Configure kinds: limits, pause", path: "/v1/kinds", has_names: true, columns: &[], actions: &LANE },
+    Resource {
+        name: "kinds",
+        about: "Configure kinds: limits, pause",
+        path: "/v1/kinds",
+        has_names: true,
+        columns: &[],
+        actions: &LANE,
+    },
     Resource {
         name: "limits",
         about: "Configure limit keys: limits that tasks with the same key share",
@@ -113,7 +162,13 @@ const RESOURCES: [Resource; 6] = [
         actions: &[
             action("list", "List tenants that have limits, by name", Method::GET, "", Body::List),
             action("get", "Show the limits of a tenant", Method::GET, "", Body::None),
-            action("put", "Replace the limits of a tenant. Omitted limits are removed", Method::PUT, "", Body::Required),
+            action(
+                "put",
+                "Replace the limits of a tenant. Omitted limits are removed",
+                Method::PUT,
+                "",
+                Body::Required,
+            ),
         ],
     },
     Resource {
@@ -123,8 +178,20 @@ const RESOURCES: [Resource; 6] = [
         has_names: false,
         columns: &[],
         actions: &[
-            action("get", "Show which secrets sign callbacks, without their values", Method::GET, "", Body::None),
-            action("put", "Set the secret. A generated secret is shown once", Method::PUT, "", Body::Optional),
+            action(
+                "get",
+                "Show which secrets sign callbacks, without their values",
+                Method::GET,
+                "",
+                Body::None,
+            ),
+            action(
+                "put",
+                "Set the secret. A generated secret is shown once",
+                Method::PUT,
+                "",
+                Body::Optional,
+            ),
             action(
                 "rotate",
                 "Replace the secret. The previous one also signs for `grace_period` seconds. Default: a day",
@@ -132,7 +199,13 @@ const RESOURCES: [Resource; 6] = [
                 "/rotate",
                 Body::Optional,
             ),
-            action("delete", "Remove the secrets. Callbacks are no longer signed", Method::DELETE, "", Body::None),
+            action(
+                "delete",
+                "Remove the secrets. Callbacks are no longer signed",
+                Method::DELETE,
+                "",
+                Body::None,
+            ),
         ],
     },
 ];
@@ -151,7 +224,11 @@ impl Call {
         let client = Client::new(&self.target)?;
         if self.action.body == Body::List {
             let found = client.list(self.resource.path, &[], usize::MAX).await?;
-            print(&if self.target.json { array(&found) } else { render::records(&found, self.resource.columns) })?;
+            print(&if self.target.json {
+                array(&found)
+            } else {
+                render::records(&found, self.resource.columns)
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         let name = self.name.as_deref().map(|name| format!("/{}", encode(name))).unwrap_or_default();
@@ -171,7 +248,8 @@ impl Call {
 
 impl Resource {
     fn command(&self) -> Command {
-        let command = Command::new(self.name).about(self.about).subcommand_required(true).arg_required_else_help(true);
+        let command =
+            Command::new(self.name).about(self.about).subcommand_required(true).arg_required_else_help(true);
         self.actions.iter().fold(command, |command, action| command.subcommand(action.command(self)))
     }
 }
@@ -184,7 +262,13 @@ impl Action {
         }
         if matches!(self.body, Body::Optional | Body::Required) {
             let help = "Fields, as in the API: JSON, @FILE, or - for standard input";
-            command = command.arg(Arg::new("body").long("body").value_name("JSON").required(self.body == Body::Required).help(help));
+            command = command.arg(
+                Arg::new("body")
+                    .long("body")
+                    .value_name("JSON")
+                    .required(self.body == Body::Required)
+                    .help(help),
+            );
         }
         // `about` comes last, since `ClientArgs` would overwrite it with its own description.
         ClientArgs::augment_args(command).about(self.about)
@@ -214,7 +298,13 @@ impl FromArgMatches for Call {
         let action = resource.actions.iter().find(|action| action.name == name).ok_or_else(missing)?;
         // An argument that the action does not have is an error of `try_get_one`.
         let text = |id| matches.try_get_one::<String>(id).ok().flatten().cloned();
-        Ok(Self { resource, action, name: text("name"), body: text("body"), target: ClientArgs::from_arg_matches(matches)? })
+        Ok(Self {
+            resource,
+            action,
+            name: text("name"),
+            body: text("body"),
+            target: ClientArgs::from_arg_matches(matches)?,
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -234,7 +324,10 @@ mod tests {
         for resource in &RESOURCES {
             let command = resource.command();
             let told = command.get_subcommands().map(|action| action.get_about().map(ToString::to_string));
-            assert_eq!(told.collect::<Vec<_>>(), resource.actions.iter().map(|action| Some(action.about.to_owned())).collect::<Vec<_>>());
+            assert_eq!(
+                told.collect::<Vec<_>>(),
+                resource.actions.iter().map(|action| Some(action.about.to_owned())).collect::<Vec<_>>()
+            );
         }
     }
 
@@ -243,9 +336,16 @@ mod tests {
         let document = serde_json::to_value(nobat_api::openapi()).unwrap();
         let mut expected = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
-            let is_ours = |resource: &Resource| path == resource.path || path.starts_with(&format!("{}/", resource.path));
+            let is_ours = |resource: &Resource| {
+                path == resource.path || path.starts_with(&format!("{}/", resource.path))
+            };
             if RESOURCES.iter().any(is_ours) {
-                expected.extend(item.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())));
+                expected.extend(
+                    item.as_object()
+                        .unwrap()
+                        .keys()
+                        .map(|method| format!("{} {path}", method.to_uppercase())),
+                );
             }
         }
         let mut known = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! JSON from the API, kept as the API wrote it: numbers keep all digits, objects keep all keys and their order.
+//! JSON from the API, kept as the API wrote it: numbers keep all digits, objects keep all keys and their
+//! order.
 
 use std::fmt;
 
@@ -119,7 +120,10 @@ mod tests {
         let object = answer.object();
         let fields: Vec<_> = object.fields().collect();
         assert_eq!(fields, [("b", "1e999"), ("a", r#"{"n": -0, "n": 1.10}"#), ("s", r#""\u00e9""#)]);
-        assert_eq!((object.text("s").as_deref(), object.text("b"), object.raw("absent")), (Some("é"), None, "null"));
+        assert_eq!(
+            (object.text("s").as_deref(), object.text("b"), object.raw("absent")),
+            (Some("é"), None, "null")
+        );
         assert!(Answer::new(b"<html>".to_vec()).is_err());
     }
 }

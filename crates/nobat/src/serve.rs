@@ -62,8 +62,8 @@ pub struct Serve {
     /// Proxies in front of the server whose X-Forwarded-For is trusted (CIDRs, separated by commas)
     #[arg(long, env = "NOBAT_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
-    /// Maximum number of open connections of one client address (of one /64 network for IPv6), trusted proxies excepted. Default: half of
-    /// all connections
+    /// Maximum number of open connections of one client address (of one /64 network for IPv6), trusted
+    /// proxies excepted. Default: half of all connections
     #[arg(long, env = "NOBAT_MAX_CONNECTIONS_PER_ADDRESS")]
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// Maximum time in seconds for which a request waits for a task to end (`?wait=`)
@@ -72,7 +72,8 @@ pub struct Serve {
     /// Maximum timeout of a task in seconds
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
-    /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8 seconds more
+    /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8
+    /// seconds more
     #[arg(long, env = "NOBAT_DRAIN_TIMEOUT", default_value_t = 20)]
     pub drain_timeout: u32,
     /// Log filter: error, warn, info, debug, or `target=level` pairs
@@ -100,14 +101,17 @@ impl Serve {
     }
 }
 
-/// Maximum number of connections that wait for the server to accept them. The operating system may allow fewer (`net.core.somaxconn`, 4,096
-/// on Linux). A connection beyond it waits for a second or more, until its client sends again.
+/// Maximum number of connections that wait for the server to accept them. The operating system may allow
+/// fewer (`net.core.somaxconn`, 4,096 on Linux). A connection beyond it waits for a second or more, until its
+/// client sends again.
 const BACKLOG: u32 = 4_096;
 
-/// Binds the address. Clients can connect from here on, but get no response before the server accepts connections.
+/// Binds the address. Clients can connect from here on, but get no response before the server accepts
+/// connections.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does. Without it, a restart fails until the connections of the previous server have expired.
+    // As `TcpListener::bind` does. Without it, a restart fails until the connections of the previous server
+    // have expired.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -121,7 +125,8 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     }
     tracing::info!("nobat is stopping; no more tasks start");
     stop.cancel();
-    // A second signal ends the process at once. No task is lost, since its lease expires and nobat runs it again.
+    // A second signal ends the process at once. No task is lost, since its lease expires and nobat runs it
+    // again.
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -129,13 +134,21 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     std::process::exit(exit::FAILURE.into());
 }
 
-/// Accepts tasks on `listener` and runs them until `stop` fires. Then returns when running tasks have finished or are given back.
+/// Accepts tasks on `listener` and runs them until `stop` fires. Then returns when running tasks have
+/// finished or are given back.
 ///
 /// The server runs `handlers` in addition to `http` and `noop`.
-pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    settings: Serve,
+    listener: TcpListener,
+    handlers: Handlers,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     settings.sealing.check(&settings.place)?;
     let (clock, address): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), listener.local_addr()?);
-    let opened = backend::open(&settings.place, &clock).await.map_err(|error| in_use::advise(error, in_use::choose_another))?;
+    let opened = backend::open(&settings.place, &clock)
+        .await
+        .map_err(|error| in_use::advise(error, in_use::choose_another))?;
     if let Some(file) = &opened.file {
         file.announce(address);
     }
@@ -155,16 +168,26 @@ async fn serve_from(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let limits = limits(&settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
-    let door = AccessPolicy { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
-    let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
+    let door = AccessPolicy {
+        keys,
+        admitted: settings.allow_from.clone(),
+        proxies: settings.trusted_proxies.clone(),
+    };
+    let guard =
+        Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // The tester of the API needs its own connections, since handlers run on another Tokio runtime.
     let epoch = ConfigEpoch::default();
-    let calls =
-        |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), epoch.clone()));
+    let calls = |registry, vault| {
+        Http::new(Client::new(guard.clone())).signing(Signer::new(
+            registry,
+            vault,
+            Arc::clone(&clock),
+            epoch.clone(),
+        ))
+    };
     let tester = calls(Arc::clone(&backend.config), Arc::clone(&vaults.of_api));
     let handlers = handlers.with(calls(Arc::clone(&for_handlers.config), vaults.of_handlers)).with(Noop);
     let app = App::new(AppConfig {
@@ -182,7 +205,11 @@ async fn serve_from(
         shutdown: stop.clone(),
     });
     let runner = Runner::new(for_handlers, handlers, Arc::clone(&clock), Arc::clone(&random), epoch);
-    let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain_timeout) };
+    let worker = Worker {
+        runner: Arc::new(runner),
+        concurrency: settings.concurrency,
+        drain: seconds(settings.drain_timeout),
+    };
     let sweeper = Sweeper { backend: backend.clone(), random };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat is listening");
@@ -194,13 +221,16 @@ async fn serve_from(
         outcome
     };
     let ((), outcome, (), ()) = tokio::join!(
-        nobat_api::serve_within(listener, router(app), stop.clone(), limits),
+        nobat_api::serve_within(listener, router(app), stop.clone(), limits(&settings)),
         working,
-        every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_until(&SystemClock, now + sweep_interval)),
+        every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper
+            .run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
     // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
-    if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err() {
+    if settings.place.backend == Place::Sqlite
+        && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err()
+    {
         tracing::error!("the last writes failed; unfinished tasks run again after the next start");
     }
     if outcome.is_ok() {
@@ -223,19 +253,26 @@ fn limits(settings: &Serve) -> Limits {
     }
 }
 
-/// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then anyone could use it.
+/// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then
+/// anyone could use it.
 async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<AuthMode> {
     if backend.config.has_keys().await.context("cannot read the API keys")? {
         return Ok(AuthMode::Required);
     }
     let make_one = "create a key first: `nobat keys create --scopes admin`";
-    ensure!(address.ip().is_loopback(), "other machines can reach {address}, and no API key exists; {make_one}");
-    ensure!(settings.trusted_proxies.is_empty(), "trusted proxies forward requests of others, and no API key exists; {make_one}");
+    ensure!(
+        address.ip().is_loopback(),
+        "other machines can reach {address}, and no API key exists; {make_one}"
+    );
+    ensure!(
+        settings.trusted_proxies.is_empty(),
+        "trusted proxies forward requests of others, and no API key exists; {make_one}"
+    );
     Ok(AuthMode::NotYet)
 }
 
-/// Returns the addresses of this server on this machine, which tasks must not call: such a task could submit another like itself without
-/// end. The guard takes an unspecified address for all addresses of the machine.
+/// Returns the addresses of this server on this machine, which tasks must not call: such a task could submit
+/// another like itself without end. The guard takes an unspecified address for all addresses of the machine.
 fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
     let port = listens.port();
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -249,9 +286,15 @@ fn is_harmless(line: &Metadata<'_>) -> bool {
 
 /// Logs to standard error: lines for people on a terminal, otherwise one JSON object a line.
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter: Targets = filter.parse().context("NOBAT_LOG is not a log filter; use a level such as info, or target=level pairs")?;
+    let filter: Targets = filter
+        .parse()
+        .context("NOBAT_LOG is not a log filter; use a level such as info, or target=level pairs")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { lines.boxed() } else { lines.json().boxed() };
+    let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        lines.boxed()
+    } else {
+        lines.json().boxed()
+    };
     tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).init();
     std::panic::set_hook(Box::new(|panic| {
         // Only the location: the message may quote a payload.

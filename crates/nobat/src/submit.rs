@@ -28,7 +28,8 @@ pub(crate) struct Submit {
     /// Idempotency key: submitting again with the same key and the same task returns the first task
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// Wait until the task has ended, then show it. The id is written to standard error as soon as the task is accepted
+    /// Wait until the task has ended, then show it. The id is written to standard error as soon as the task
+    /// is accepted
     #[arg(long, short)]
     wait: bool,
     #[command(flatten)]
@@ -39,9 +40,11 @@ impl Submit {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.target)?;
         let (body, key) = (self.body()?, self.idempotency_key.as_deref());
-        let answer = client.send(Method::POST, "/v1/tasks", Some(body), key).await.map_err(|error| match error.downcast::<Refusal>() {
-            Ok(refusal) => refusal.renamed(flag_of).into(),
-            Err(other) => other,
+        let answer = client.send(Method::POST, "/v1/tasks", Some(body), key).await.map_err(|error| {
+            match error.downcast::<Refusal>() {
+                Ok(refusal) => refusal.renamed(flag_of).into(),
+                Err(other) => other,
+            }
         })?;
         if self.wait {
             let id = answer.object().text("id").context("the response is not a task")?;
@@ -53,7 +56,8 @@ impl Submit {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Returns the body. It contains only fields that were given, so that the server's defaults apply to the others.
+    /// Returns the body. It contains only fields that were given, so that the server's defaults apply to the
+    /// others.
     fn body(&self) -> anyhow::Result<String> {
         let mut root = BTreeMap::new();
         insert(&mut root, "/kind", json(to_json(&self.kind))?);
@@ -80,7 +84,9 @@ fn insert(object: &mut BTreeMap<String, Node>, pointer: &str, value: Box<RawValu
     match path.split_once('/') {
         None => drop(object.insert(path.to_owned(), Node::Value(value))),
         Some((first, rest)) => {
-            if let Node::Object(inner) = object.entry(first.to_owned()).or_insert_with(|| Node::Object(BTreeMap::new())) {
+            if let Node::Object(inner) =
+                object.entry(first.to_owned()).or_insert_with(|| Node::Object(BTreeMap::new()))
+            {
                 insert(inner, rest, value);
             }
         }
@@ -91,7 +97,9 @@ fn insert(object: &mut BTreeMap<String, Node>, pointer: &str, value: Box<RawValu
 pub(crate) fn argument(given: &str) -> anyhow::Result<Box<RawValue>> {
     let mut text = String::new();
     match given.strip_prefix('@') {
-        Some(file) => text = std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?,
+        Some(file) => {
+            text = std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?;
+        }
         None if given == "-" => drop(std::io::stdin().read_to_string(&mut text)?),
         None => given.clone_into(&mut text),
     }
@@ -115,19 +123,33 @@ mod tests {
     }
 
     fn body(arguments: &[&str]) -> String {
-        Cli::try_parse_from([&["nobat", "noop"], arguments].concat()).unwrap_or_else(|error| panic!("{error}")).submit.body().unwrap()
+        Cli::try_parse_from([&["nobat", "noop"], arguments].concat())
+            .unwrap_or_else(|error| panic!("{error}"))
+            .submit
+            .body()
+            .unwrap()
     }
 
     #[test]
     fn flags_become_the_body_with_numbers_unchanged() {
         assert_eq!(body(&[]), r#"{"kind":"noop"}"#);
-        assert_eq!(body(&["--payload", r#"{"n": 1e999}"#, "--delay", "1.10"]), r#"{"delay":1.10,"kind":"noop","payload":{"n": 1e999}}"#);
+        assert_eq!(
+            body(&["--payload", r#"{"n": 1e999}"#, "--delay", "1.10"]),
+            r#"{"delay":1.10,"kind":"noop","payload":{"n": 1e999}}"#
+        );
         assert_eq!(
             body(&["--retry-delays", "5,60", "--label", "a=1", "--label", "b=c=d"]),
             r#"{"kind":"noop","labels":{"a":"1","b":"c=d"},"retry":{"delays":[5,60]}}"#
         );
         assert_eq!(
-            body(&["--callback-url", "https://x", "--callback-on", "failed,expired", "--callback-retry-max-attempts", "3"]),
+            body(&[
+                "--callback-url",
+                "https://x",
+                "--callback-on",
+                "failed,expired",
+                "--callback-retry-max-attempts",
+                "3"
+            ]),
             r#"{"callback":{"on":["failed","expired"],"retry":{"max_attempts":3},"url":"https://x"},"kind":"noop"}"#
         );
     }

@@ -21,16 +21,19 @@ use crate::backend::{Place, Settings};
 /// Settings of the master key. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
 pub struct MasterKeyArgs {
-    /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by commas. Prefer the
-    /// variable: other users of this machine can read flags. Default: a key in a file beside the data, created at the first start
+    /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by
+    /// commas. Prefer the variable: other users of this machine can read flags. Default: a key in a file
+    /// beside the data, created at the first start
     #[arg(long, env = "NOBAT_MASTER_KEY", value_delimiter = ',', hide_env_values = true)]
     pub master_key: Vec<MasterKeyText>,
-    /// For `--backend aws`, instead of a master key: id or ARN of the KMS key that wraps the master key in the table
+    /// For `--backend aws`, instead of a master key: id or ARN of the KMS key that wraps the master key in
+    /// the table
     #[arg(long, env = "NOBAT_KMS_KEY")]
     pub kms_key: Option<String>,
 }
 
-/// Text of a master key, as it was given. It is parsed later, since clap repeats invalid values and a mistyped key is nearly the real one.
+/// Text of a master key, as it was given. It is parsed later, since clap repeats invalid values and a
+/// mistyped key is nearly the real one.
 #[derive(Clone)]
 pub struct MasterKeyText(String);
 
@@ -56,7 +59,8 @@ impl MasterKeyArgs {
     /// Returns the given master keys. Fails if the settings are not valid, before any file is created.
     pub(crate) fn check(&self, place: &Settings) -> anyhow::Result<Vec<MasterKey>> {
         let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
-        let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
+        let given: Vec<MasterKey> =
+            given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
         ensure!(
             !given.is_empty() || place.backend == Place::Aws || self.kms_key().is_none(),
             "NOBAT_KMS_KEY requires NOBAT_BACKEND=aws; for a file, set NOBAT_MASTER_KEY, or neither to use a key file beside it"
@@ -120,7 +124,8 @@ async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
     bail!("this nobat was built without the AWS backend; use a release or an image")
 }
 
-/// Returns the path of the key file, beside the data. A copy of the data alone then contains no readable secrets.
+/// Returns the path of the key file, beside the data. A copy of the data alone then contains no readable
+/// secrets.
 pub(crate) fn key_file(data: &Path) -> PathBuf {
     // Links are resolved, so that the key is beside the file itself.
     let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
@@ -134,12 +139,14 @@ async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecre
     backend.config.signing(SystemClock.now()).await.context("cannot read the callback secrets")
 }
 
-/// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be the first sign of it.
+/// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be
+/// the first sign of it.
 async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> {
     let now = SystemClock.now();
     for (tenant, secrets) in signing(backend).await? {
         let place = CallbackSecrets::place(&tenant);
-        if let Some(error) = secrets.secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err()) {
+        if let Some(error) = secrets.secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err())
+        {
             tracing::warn!(%tenant, %error, "a callback secret cannot be decrypted with the configured master key; callbacks are held");
         }
     }
@@ -156,14 +163,20 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
     let mode = file.metadata()?.permissions().mode();
     // A mounted volume can give a group access to its files at each mount. This takes that access away again.
     let (of_group, of_all) = (mode & 0o070, mode & 0o007);
-    let is_closed = of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
-    ensure!(is_closed, "other users can read {0}, which contains the master key; run `chmod 600 {0}`", path.display());
+    let is_closed =
+        of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
+    ensure!(
+        is_closed,
+        "other users can read {0}, which contains the master key; run `chmod 600 {0}`",
+        path.display()
+    );
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     text.parse().map(Some).with_context(|| path.display().to_string())
 }
 
-/// Creates a key and writes it to a file, completely or not at all. This process has locked the data, so no other process does the same.
+/// Creates a key and writes it to a file, completely or not at all. This process has locked the data, so no
+/// other process does the same.
 fn make(path: &Path) -> anyhow::Result<MasterKey> {
     let key = MasterKey::new(rand::random());
     let draft = path.with_extension("key-draft");
@@ -224,24 +237,52 @@ mod tests {
     #[tokio::test]
     async fn lost_key_file_is_not_replaced() {
         let folder = folder();
-        let settings = crate::serve::Serve::parse_from(["serve".as_ref(), "--data".as_ref(), folder.path().join("nobat.db").as_os_str()]);
+        let settings = crate::serve::Serve::parse_from([
+            "serve".as_ref(),
+            "--data".as_ref(),
+            folder.path().join("nobat.db").as_os_str(),
+        ]);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = crate::backend::open(&settings.place, &clock).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let (tenant, now) = (Tenant::default(), clock.now());
-        let sealed = Vault::new(MasterKey::new([2; 32]), Vec::new()).seal(&CallbackSecrets::place(&tenant), &[1; 32], [3; 12]);
+        let sealed = Vault::new(MasterKey::new([2; 32]), Vec::new()).seal(
+            &CallbackSecrets::place(&tenant),
+            &[1; 32],
+            [3; 12],
+        );
         let secrets = CallbackSecrets::default().with(sealed, std::time::Duration::ZERO, now).unwrap();
-        let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: secrets.to_text() };
-        let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, target: String::new(), mark: 1 };
+        let record =
+            Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: secrets.to_text() };
+        let entry = Entry {
+            tenant,
+            at: now,
+            actor: Actor::Operator,
+            action: Action::CallbackSecretSet,
+            target: String::new(),
+            mark: 1,
+        };
         opened.backend.config.write(vec![record], entry).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let file = key_file(&settings.place.data);
         std::fs::remove_file(&file).unwrap();
-        let refused = settings.sealing.open(&settings.place, &opened.backend).await.err().expect("a refusal").to_string();
+        let refused = settings
+            .sealing
+            .open(&settings.place, &opened.backend)
+            .await
+            .err()
+            .expect("a refusal")
+            .to_string();
         assert!(refused.contains("put it back") && !file.exists(), "{refused}");
         let given = |text: String| MasterKeyArgs { master_key: vec![text.into()], kms_key: None };
-        assert!(given(MasterKey::new([1; 32]).to_text()).open(&settings.place, &opened.backend).await.is_ok());
-        let mistyped = given("hunter2".to_owned()).open(&settings.place, &opened.backend).await.err().expect("a refusal");
+        assert!(
+            given(MasterKey::new([1; 32]).to_text()).open(&settings.place, &opened.backend).await.is_ok()
+        );
+        let mistyped = given("hunter2".to_owned())
+            .open(&settings.place, &opened.backend)
+            .await
+            .err()
+            .expect("a refusal");
         assert_eq!(
             format!("{mistyped:#}"),
             "NOBAT_MASTER_KEY: a master key is 32 bytes in base64, as `openssl rand -base64 32` makes them"

@@ -42,7 +42,8 @@ impl From<std::io::Error> for BackupError {
     }
 }
 
-/// Copies the current state of the file at `from` to `to`, which must not exist. Nobat may be running on the file.
+/// Copies the current state of the file at `from` to `to`, which must not exist. Nobat may be running on the
+/// file.
 ///
 /// The copy is complete, checked and on disk when this returns. Until then it has another name.
 pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
@@ -72,7 +73,8 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), BackupError> {
     put_in_place(&draft, to)
 }
 
-/// Returns a temporary name that contains the process id, since another process may be making a copy for the same destination.
+/// Returns a temporary name that contains the process id, since another process may be making a copy for the
+/// same destination.
 fn draft_of(to: &Path) -> Result<PathBuf, BackupError> {
     let draft = beside(to, &format!("-draft-{}", std::process::id()));
     // Left behind by an interrupted copy.
@@ -94,7 +96,9 @@ fn put_in_place(draft: &Path, to: &Path) -> Result<(), BackupError> {
 fn place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     match fs::hard_link(draft, to) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(BackupError::Exists(to.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(BackupError::Exists(to.to_owned()))
+        }
         // On file systems without links, the later of two simultaneous copies wins.
         Err(_) => {
             refuse_existing(to)?;

@@ -1,4 +1,5 @@
-//! Configuration store: records and the audit trail in tables, buckets of requests in memory, since there is one process.
+//! Configuration store: records and the audit trail in tables, buckets of requests in memory, since there is
+//! one process.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -31,28 +32,59 @@ impl ConfigStore for Sqlite {
         self.read(Cost::Record, name.tenant.clone(), move |connection| find(connection, &name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, kind: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        kind: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
         // A page of one row checks for existence. Requests without a key wait for that.
         let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
-        self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), kind, &after, limit)).await
+        self.read(cost, tenant.clone(), move |connection| {
+            page(connection, tenant.as_ref(), kind, &after, limit)
+        })
+        .await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.write_records(&records, &entry)).await
+        self.0
+            .writer
+            .call(Load::of(Some(entry.tenant.clone())), move |database| {
+                database.write_records(&records, &entry)
+            })
+            .await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         let name = name.clone();
-        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.remove_record(&name, version, &entry)).await
+        self.0
+            .writer
+            .call(Load::of(Some(entry.tenant.clone())), move |database| {
+                database.remove_record(&name, version, &entry)
+            })
+            .await
     }
 
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let (query, oldest) = (query.clone(), now - self.0.retention);
-        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| audit(connection, &query, oldest)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| audit(connection, &query, oldest))
+            .await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        _wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
         let mut buckets = self.0.buckets.0.lock();
         let bucket = buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
@@ -83,13 +115,29 @@ impl Database {
         } else {
             "UPDATE records SET version = ?1, body = ?2 WHERE tenant = ?3 AND kind = ?4 AND name = ?5 AND version = ?1 - 1"
         };
-        Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), kind, name.name.as_str()])? == 1)
+        Ok(self.prepare(sql)?.execute(params![
+            version,
+            body,
+            whose(name.tenant.as_ref()),
+            kind,
+            name.name.as_str()
+        ])? == 1)
     }
 
-    fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<RecordResult, Error> {
+    fn remove_record(
+        &mut self,
+        name: &RecordName,
+        version: u64,
+        entry: &Entry,
+    ) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
             let sql = "DELETE FROM records WHERE tenant = ?1 AND kind = ?2 AND name = ?3 AND version = ?4";
-            let values = params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str(), version.cast_signed()];
+            let values = params![
+                whose(name.tenant.as_ref()),
+                name.kind.as_str(),
+                name.name.as_str(),
+                version.cast_signed()
+            ];
             if database.prepare(sql)?.execute(values)? == 0 {
                 return Ok(Savepoint::Nothing(RecordResult::Conflict));
             }
@@ -101,13 +149,8 @@ impl Database {
     /// Writes an audit entry. A trigger prevents later changes.
     pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
         let Entry { tenant, at, actor, action, target, mark: _ } = entry;
-        self.prepare("INSERT INTO audit (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-            tenant.as_str(),
-            at.millis(),
-            actor.to_string(),
-            action.as_str(),
-            target
-        ])?;
+        self.prepare("INSERT INTO audit (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![tenant.as_str(), at.millis(), actor.to_string(), action.as_str(), target])?;
         Ok(())
     }
 }
@@ -118,14 +161,28 @@ fn whose(tenant: Option<&Tenant>) -> &str {
 }
 
 fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
-    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND kind = ?2 AND name = ?3")?;
-    let found = statement.query_row(params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str()], |row| {
-        Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
-    });
+    let mut statement = connection
+        .prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND kind = ?2 AND name = ?3")?;
+    let found = statement.query_row(
+        params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str()],
+        |row| {
+            Ok(Record {
+                name: name.clone(),
+                version: row.get::<_, i64>(0)?.cast_unsigned(),
+                body: row.get(1)?,
+            })
+        },
+    );
     Ok(found.optional()?)
 }
 
-fn page(connection: &Connection, tenant: Option<&Tenant>, kind: RecordKind, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+fn page(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    kind: RecordKind,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Record>, Error> {
     let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND kind = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![whose(tenant), kind.as_str(), after, to_sql(limit)])?;
@@ -138,11 +195,14 @@ fn page(connection: &Connection, tenant: Option<&Tenant>, kind: RecordKind, afte
 }
 
 fn audit(connection: &Connection, query: &AuditQuery, oldest: Timestamp) -> Result<AuditPage, Error> {
-    let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
-    let sql =
-        "SELECT seq, tenant, at, actor, action, target FROM audit WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
+    let before = query
+        .after
+        .as_ref()
+        .map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
+    let sql = "SELECT seq, tenant, at, actor, action, target FROM audit WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
+    let mut rows =
+        statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
     let (mut entries, mut last) = (Vec::new(), None);
     while let Some(row) = rows.next()? {
         last = Some(Position(row.get::<_, i64>(0)?.to_string()));

@@ -1,47 +1,30 @@
 //! All operations on the file, without threads. The writer decides which of them share a transaction.
 
+mod scheduling;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult};
-use nobat_core::task::lifecycle::{Change, Event, overdue, transition};
+use nobat_core::task::lifecycle::{Change, Event, transition};
 use nobat_core::task::{CancelRequest, State, Task, TaskKey};
 use nobat_core::types::intervals::LEASE;
-use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::dispatch::Dispatch;
 use crate::file::BUSY_TIMEOUT;
-use crate::reads::{get, select_readable, seq_of, to_sql};
-use crate::row::{COLUMNS, status};
+use crate::reads::{get, seq_of, to_sql};
+use crate::row::status;
 use crate::tenant_scheduler::TenantScheduler;
 use crate::worker_shares::WorkerShares;
 use crate::{Error, row};
 
 /// Maximum size of a payload in the table of tasks, in bytes. Longer ones are in a table of their own.
 const INLINE_PAYLOAD: usize = 1_024;
-
-/// Maximum number of rounds in which one transaction distributes free slots among the tenants.
-const MAX_ROUNDS: usize = 3;
-
-/// Selects every tenant with waiting tasks and the time of its first one. Takes one step through the index per tenant.
-const LANES: &str = "
-WITH RECURSIVE lane (tenant) AS (
-    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 ORDER BY tenant LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tenant > lane.tenant ORDER BY tenant LIMIT 1)
-    FROM lane WHERE lane.tenant IS NOT NULL
-)
-SELECT tenant, (SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tasks.tenant = lane.tenant)
-FROM lane WHERE tenant IS NOT NULL
-";
-
-/// Delay before a task whose row cannot be read is tried again.
-const UNREADABLE_REST: Duration = Duration::from_hours(1);
 
 /// Result of several writes: keep or undo them.
 pub(crate) enum Savepoint<T> {
@@ -75,8 +58,13 @@ pub(crate) struct Database {
 
 impl Database {
     /// Creates a database on a connection to a migrated file.
-    pub(crate) fn new(connection: Connection, dispatch: Arc<Dispatch>, retention: Duration) -> Result<Self, Error> {
-        let last_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
+    pub(crate) fn new(
+        connection: Connection,
+        dispatch: Arc<Dispatch>,
+        retention: Duration,
+    ) -> Result<Self, Error> {
+        let last_seq =
+            connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
         let mut database = Self {
             connection,
             dispatch,
@@ -97,9 +85,12 @@ impl Database {
         Ok(database)
     }
 
-    /// Ends every lease at once, whatever the clock says: this process holds the file's lock, so their workers are gone.
+    /// Ends every lease at once, whatever the clock says: this process holds the file's lock, so their
+    /// workers are gone.
     pub(crate) fn end_leases(&self) -> Result<usize, Error> {
-        let mut statement = self.prepare("UPDATE tasks SET lease_until = 0, wake_at = 0, version = version + 1 WHERE status = 3")?;
+        let mut statement = self.prepare(
+            "UPDATE tasks SET lease_until = 0, wake_at = 0, version = version + 1 WHERE status = 3",
+        )?;
         Ok(statement.execute([])?)
     }
 
@@ -124,7 +115,10 @@ impl Database {
     }
 
     /// Makes several writes or none.
-    pub(crate) fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Savepoint<T>, Error>) -> Result<T, Error> {
+    pub(crate) fn savepoint<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Self) -> Result<Savepoint<T>, Error>,
+    ) -> Result<T, Error> {
         self.prepare("SAVEPOINT several")?.raw_execute()?;
         let (handed, touched) = (self.handed.len(), self.touched.len());
         let done = operation(self);
@@ -143,7 +137,8 @@ impl Database {
 
     /// Inserts a task. Returns the existing task if there is one.
     ///
-    /// If the task is due, a worker is free and no other task waits before it, the task is claimed in the same write.
+    /// If the task is due, a worker is free and no other task waits before it, the task is claimed in the
+    /// same write.
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
         let is_first = self.lanes.earliest().is_none_or(|due| due > now);
         self.shares.note_tenant(&task.tenant);
@@ -181,7 +176,8 @@ impl Database {
         }
         drop(statement);
         if !is_inline {
-            self.prepare("INSERT INTO payloads (seq, payload) VALUES (?1, ?2)")?.execute(params![seq, text])?;
+            self.prepare("INSERT INTO payloads (seq, payload) VALUES (?1, ?2)")?
+                .execute(params![seq, text])?;
         }
         self.last_seq = seq;
         Ok(true)
@@ -190,9 +186,12 @@ impl Database {
     /// Deletes a task after its retention, so that its name can be used again.
     fn delete(&self, name: &TaskKey) -> Result<(), Error> {
         let id = name.id.to_bytes();
-        self.prepare("DELETE FROM payloads WHERE seq = (SELECT seq FROM tasks WHERE tenant = ?1 AND id = ?2)")?
+        self.prepare(
+            "DELETE FROM payloads WHERE seq = (SELECT seq FROM tasks WHERE tenant = ?1 AND id = ?2)",
+        )?
+        .execute(params![name.tenant.as_str(), id])?;
+        self.prepare("DELETE FROM tasks WHERE tenant = ?1 AND id = ?2")?
             .execute(params![name.tenant.as_str(), id])?;
-        self.prepare("DELETE FROM tasks WHERE tenant = ?1 AND id = ?2")?.execute(params![name.tenant.as_str(), id])?;
         Ok(())
     }
 
@@ -200,7 +199,12 @@ impl Database {
         get(&self.connection, name, self.retention, now)
     }
 
-    pub(crate) fn claim(&mut self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, Error> {
+    pub(crate) fn claim(
+        &mut self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, Error> {
         let Some(task) = self.get(name, now)? else { return Ok(ClaimResult::Missing) };
         match transition(task.clone(), Event::Claim { until }, now) {
             Err(refused) => Ok(ClaimResult::Refused(refused, task)),
@@ -251,14 +255,26 @@ impl Database {
         Ok(statement.raw_execute()? == 1)
     }
 
-    pub(crate) fn beat(&mut self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<&Json>) -> Result<Heartbeat, Error> {
+    pub(crate) fn beat(
+        &mut self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<&Json>,
+    ) -> Result<Heartbeat, Error> {
         let mut statement = self.prepare(
             "UPDATE tasks SET lease_until = ?1, wake_at = ?1, version = version + 1, progress = coalesce(?2, progress)
              WHERE tenant = ?3 AND id = ?4 AND token = ?5 AND status = 3 RETURNING lease_cancel",
         )?;
         let found: Option<bool> = statement
             .query_row(
-                params![until.millis(), progress.map(Json::get), name.tenant.as_str(), name.id.to_bytes(), token.cast_signed()],
+                params![
+                    until.millis(),
+                    progress.map(Json::get),
+                    name.tenant.as_str(),
+                    name.id.to_bytes(),
+                    token.cast_signed()
+                ],
                 |row| row.get(0),
             )
             .optional()?;
@@ -273,14 +289,19 @@ impl Database {
     /// Deletes ended tasks and audit entries after their retention, oldest first, and idle limiters.
     pub(crate) fn prune(&mut self, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let cutoff = now - self.retention;
-        let mut statement = self.prepare("SELECT seq FROM tasks WHERE seq < ?1 AND seq > ?2 AND ended_at <= ?3 ORDER BY seq LIMIT ?4")?;
+        let mut statement = self.prepare(
+            "SELECT seq FROM tasks WHERE seq < ?1 AND seq > ?2 AND ended_at <= ?3 ORDER BY seq LIMIT ?4",
+        )?;
         let seqs: Vec<i64> = statement
-            .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
+            .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| {
+                row.get(0)
+            })?
             .collect::<Result<_, _>>()?;
         drop(statement);
         let forget = "DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
         let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
-        // The next call continues here, after old tasks that have not ended. After the last one it starts from the beginning.
+        // The next call continues here, after old tasks that have not ended. After the last one it starts
+        // from the beginning.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
@@ -291,115 +312,12 @@ impl Database {
         Ok(seqs.len().max(forgotten).max(limiters))
     }
 
-    /// Claims due tasks for the workers that wait: each tenant with due tasks gets an equal share of the free slots, within its allowance.
-    pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
-        self.make_sure()?;
-        let wanted = self.dispatch.wanted();
-        self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
-        self.withheld.clear();
-        // Shares that some tenants do not use go to the others in the next round. Slots left after the last round wait for the next
-        // transaction.
-        for _ in 0..MAX_ROUNDS {
-            let free = wanted.saturating_sub(self.handed.len());
-            let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
-            let (due, withheld) = due.into_iter().partition::<Vec<_>, _>(|tenant| self.shares.allowance(tenant) > 0);
-            self.withheld.extend(withheld);
-            let share = (free / due.len().max(1)).max(1);
-            for tenant in due {
-                // The callback of an expired task may have been claimed in the same transaction.
-                let free = wanted.saturating_sub(self.handed.len());
-                if free == 0 {
-                    break;
-                }
-                self.dispatch_of(&tenant, share.min(free).min(self.shares.allowance(&tenant)), now)?;
-                self.lanes.serve(tenant);
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a claimed task for a worker, which gets it after the COMMIT.
-    fn hand(&mut self, task: Task) {
-        self.shares.start(&task);
-        self.handed.push(task);
-    }
-
-    /// Records the tenants with tasks in the file. The first and the last show if there are several.
-    fn note_tenants(&mut self) -> Result<(), Error> {
-        for sql in ["SELECT min(tenant) FROM tasks", "SELECT max(tenant) FROM tasks"] {
-            let tenant: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
-            if let Some(Ok(tenant)) = tenant.as_deref().map(Tenant::new) {
-                self.shares.note_tenant(&tenant);
-            }
-        }
-        Ok(())
-    }
-
-    /// Claims up to `share` of one tenant's tasks.
-    fn dispatch_of(&mut self, tenant: &Tenant, share: usize, now: Timestamp) -> Result<(), Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at <= ?2 ORDER BY wake_at LIMIT ?3"
-        );
-        let (due, unreadable) = select_readable(&self.connection, &sql, params![tenant.as_str(), now.millis(), to_sql(share)])?;
-        if due.len() + unreadable.len() < share {
-            let next = self.earliest_due(tenant, now)?;
-            self.lanes.set(tenant, next);
-        }
-        for seq in unreadable {
-            self.prepare("UPDATE tasks SET wake_at = ?1 WHERE seq = ?2")?.execute([(now + UNREADABLE_REST).millis(), seq])?;
-            self.lanes.waits(tenant, now + UNREADABLE_REST);
-        }
-        for task in due {
-            // Tasks past their deadline expire here. A backlog of them would otherwise block all others.
-            let event = overdue(&task, JitterSample::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
-            let Ok(change) = transition(task, event, now) else { continue };
-            let released = change.released.clone();
-            let CommitResult::Done(task) = self.commit(change)? else { continue };
-            self.give_back(&task, released, now)?;
-            if let State::Running(_) = task.state {
-                self.hand(*task);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the earliest time after `after` at which one of the tenant's waiting tasks must be looked at.
-    fn earliest_due(&self, tenant: &Tenant, after: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let mut statement =
-            self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at > ?2")?;
-        let found: Option<i64> = statement.query_row(params![tenant.as_str(), after.millis()], |row| row.get(0))?;
-        Ok(found.map(Timestamp::from_millis))
-    }
-
-    /// Reads the tenants with waiting tasks again if the known state may be wrong.
-    fn make_sure(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.is_unsure) {
-            self.lanes = TenantScheduler::default();
-            let mut statement = self.connection.prepare_cached(LANES)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                // A row that cannot be read must not block other tenants.
-                match Tenant::new(row.get_ref(0)?.as_str()?) {
-                    Ok(tenant) => self.lanes.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
-                    Err(error) => tracing::error!(%error, "a tenant name cannot be read; the tasks of this tenant do not run"),
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Writes a row without meaning. An empty transaction would succeed on a full disk.
     pub(crate) fn probe(&mut self, now: Timestamp) -> Result<(), Error> {
         let sql = "INSERT INTO probe (id, written_at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET written_at = ?1";
         self.prepare(sql)?.execute([now.millis()])?;
         self.probes += 1;
         Ok(())
-    }
-
-    fn will_be_due(&mut self, task: &Task) {
-        if let State::Waiting(_) = task.state {
-            self.lanes.waits(&task.tenant, task.due_at);
-        }
     }
 
     /// Gives back claims that no worker took.
@@ -434,7 +352,8 @@ impl Database {
     /// Returns the tasks that no worker took.
     pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
         self.prepare("COMMIT")?.raw_execute()?;
-        // A withheld tenant's next task starts in the transaction that ends one of its own, so no worker has to wake up for it.
+        // A withheld tenant's next task starts in the transaction that ends one of its own, so no worker has
+        // to wake up for it.
         self.dispatch.set_next_due(self.lanes.earliest_of_others(&self.withheld));
         self.dispatch.tell(&self.touched);
         self.touched.clear();
@@ -464,7 +383,8 @@ impl Database {
         }
     }
 
-    /// Returns the number of rows changed by this connection since it was opened, without those of [`Database::probe`].
+    /// Returns the number of rows changed by this connection since it was opened, without those of
+    /// [`Database::probe`].
     pub(crate) fn changes(&self) -> u64 {
         self.connection.total_changes().saturating_sub(self.probes)
     }
@@ -474,12 +394,14 @@ impl Database {
         self.probes
     }
 
-    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns true if the log is empty.
+    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns true if
+    /// the log is empty.
     ///
     /// A reader that uses the log prevents that it is emptied. The rest is moved in any case.
     pub(crate) fn checkpoint(&self) -> bool {
         let emptied = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
-            let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            let is_busy: bool =
+                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             Ok(!is_busy)
         });
         let restored = self.connection.busy_timeout(BUSY_TIMEOUT);
@@ -495,4 +417,7 @@ impl Database {
     }
 }
 
-const _: () = assert!(status::HELD < status::RUNNING, "the indexes treat every status below 3 as waiting, and 3 as running");
+const _: () = assert!(
+    status::HELD < status::RUNNING,
+    "the indexes treat every status below 3 as waiting, and 3 as running"
+);

@@ -94,7 +94,8 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     fn new(dispatch: &'a Dispatch, name: &'a TaskKey) -> Self {
         let mut watched = dispatch.watched.lock();
-        let task = watched.entry(name.clone()).or_insert_with(|| Watched { news: Arc::default(), watchers: 0 });
+        let task =
+            watched.entry(name.clone()).or_insert_with(|| Watched { news: Arc::default(), watchers: 0 });
         task.watchers += 1;
         Self { dispatch, name, news: task.news.clone() }
     }

@@ -21,7 +21,9 @@ pub enum OpenError {
         holder: Holder,
     },
     /// A nobat from before the first release wrote it.
-    #[error("the file has schema {found}, and this nobat needs {first} or later; choose another file with NOBAT_DATA")]
+    #[error(
+        "the file has schema {found}, and this nobat needs {first} or later; choose another file with NOBAT_DATA"
+    )]
     OldSchema {
         /// The file's schema version.
         found: i64,
@@ -29,7 +31,9 @@ pub enum OpenError {
         first: i64,
     },
     /// A newer nobat has written the file.
-    #[error("the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one")]
+    #[error(
+        "the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one"
+    )]
     NewerSchema {
         /// Schema version of the file.
         found: i64,
@@ -84,7 +88,10 @@ impl Holder {
         let mut text = String::new();
         let read = file.read_to_string(&mut text).is_ok();
         let mut words = text.split_whitespace().take_while(|_| read);
-        Self { process: words.next().and_then(|word| word.parse().ok()), address: words.next().and_then(|word| word.parse().ok()) }
+        Self {
+            process: words.next().and_then(|word| word.parse().ok()),
+            address: words.next().and_then(|word| word.parse().ok()),
+        }
     }
 }
 
@@ -98,23 +105,28 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file names its [`Holder`].
+/// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file
+/// names its [`Holder`].
 ///
-/// SQLite's own locks would admit a second process between two transactions, and each would hand out the other's tasks.
+/// SQLite's own locks would admit a second process between two transactions, and each would hand out the
+/// other's tasks.
 pub(crate) struct Lock(File);
 
 impl Lock {
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let mut name = path.as_os_str().to_owned();
         name.push("-lock");
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(PathBuf::from(name))?;
+        let mut file =
+            File::options().create(true).truncate(false).read(true).write(true).open(PathBuf::from(name))?;
         match file.try_lock() {
             Ok(()) => {
                 let lock = Self(file);
                 lock.name_holder("");
                 Ok(lock)
             }
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), holder: Holder::read(&mut file) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(OpenError::InUse { path: path.to_owned(), holder: Holder::read(&mut file) })
+            }
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
@@ -124,25 +136,29 @@ impl Lock {
         self.name_holder(&format!(" {address}"));
     }
 
-    /// Writes this process into the lock file. If that fails (the disk is full), the lock still holds, and errors name no process.
+    /// Writes this process into the lock file. If that fails (the disk is full), the lock still holds, and
+    /// errors name no process.
     fn name_holder(&self, rest: &str) {
         let mut file = &self.0;
         let text = format!("{}{rest}\n", std::process::id());
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         if let Err(error) = written {
             tracing::debug!(%error, "the lock file was not written; errors of other processes do not name this process");
         }
     }
 }
 
-/// Returns the canonical path. A link must not have a lock of its own, and a name like `:memory:` must have no special meaning.
+/// Returns the canonical path. A link must not have a lock of its own, and a name like `:memory:` must have
+/// no special meaning.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path.exists() { Ok(path.canonicalize()?) } else { Ok(std::path::absolute(path)?) }
 }
 
 /// Opens a connection without changing the file.
 pub(crate) fn connect_plainly(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
 }
 
@@ -152,8 +168,8 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Opens a connection for writing.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect_plainly(path)?;
-    // SQLite silently opens a file for reading if it may not write it. That is refused here. Otherwise a disk that is read-only for a while
-    // would leave the writer with a connection that can never write again.
+    // SQLite silently opens a file for reading if it may not write it. That is refused here. Otherwise a disk
+    // that is read-only for a while would leave the writer with a connection that can never write again.
     if connection.is_readonly(MAIN_DB)? {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
     }

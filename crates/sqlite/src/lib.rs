@@ -1,7 +1,7 @@
 //! The default backend of nobat: one SQLite file on disk, one writer.
 //!
-//! One table contains the tasks. The queue is an index over the due ones and a wake-up, so no message can be lost between store and queue.
-//! Answered writes are on disk (WAL, `synchronous=FULL`).
+//! One table contains the tasks. The queue is an index over the due ones and a wake-up, so no message can be
+//! lost between store and queue. Answered writes are on disk (WAL, `synchronous=FULL`).
 
 mod backup;
 mod config_store;
@@ -60,7 +60,8 @@ struct Inner {
 impl Sqlite {
     /// Opens the file or creates it. Ended tasks are kept for `retention`.
     ///
-    /// Fails if another process has the file open, if it is not nobat's, or if a newer, incompatible nobat has written it.
+    /// Fails if another process has the file open, if it is not nobat's, or if a newer, incompatible nobat
+    /// has written it.
     pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = &file::absolute(path)?;
         let lock = Lock::take(path)?;
@@ -72,12 +73,25 @@ impl Sqlite {
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
         let ended = database.end_leases()?;
         if ended > 0 {
-            tracing::warn!(tasks = ended, "tasks were running when nobat stopped; the attempt of each counts as crashed");
+            tracing::warn!(
+                tasks = ended,
+                "tasks were running when nobat stopped; the attempt of each counts as crashed"
+            );
         }
         let again = path.to_owned();
-        let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
+        let writer =
+            Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
         let readers = Some(Readers::new(|| file::connect_to_read(path))?);
-        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: Some(lock) })))
+        Ok(Self(Arc::new(Inner {
+            writer,
+            readers,
+            dispatch,
+            clock,
+            retention,
+            buckets: Buckets::default(),
+            secret,
+            lock: Some(lock),
+        })))
     }
 
     /// Creates a database in memory, which is deleted with the last clone.
@@ -90,7 +104,16 @@ impl Sqlite {
         let dispatch = Arc::new(Dispatch::default());
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
         let writer = Writer::inline(database, Arc::clone(&clock));
-        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: None })))
+        Ok(Self(Arc::new(Inner {
+            writer,
+            readers: None,
+            dispatch,
+            clock,
+            retention,
+            buckets: Buckets::default(),
+            secret,
+            lock: None,
+        })))
     }
 
     /// Returns the backend for the engines.
@@ -99,14 +122,16 @@ impl Sqlite {
         Backend { store: sqlite.clone(), queue: sqlite.clone(), config: sqlite.clone(), limiters: sqlite }
     }
 
-    /// Writes the address of the server that has the file open into the lock file, for the errors of other processes.
+    /// Writes the address of the server that has the file open into the lock file, for the errors of other
+    /// processes.
     pub fn announce(&self, address: SocketAddr) {
         if let Some(lock) = &self.0.lock {
             lock.announce(address);
         }
     }
 
-    /// Returns 32 random bytes that are created with the file and stored in it. They authenticate data that leaves nobat and comes back.
+    /// Returns 32 random bytes that are created with the file and stored in it. They authenticate data that
+    /// leaves nobat and comes back.
     pub fn secret(&self) -> [u8; 32] {
         self.0.secret
     }

@@ -20,23 +20,51 @@ use crate::{Error, Sqlite};
 impl LimiterStore for Sqlite {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let name = name.clone();
-        Sqlite::read(self, Cost::Record, Some(name.tenant.clone()), move |connection| find(connection, &name)).await
+        Sqlite::read(self, Cost::Record, Some(name.tenant.clone()), move |connection| find(connection, &name))
+            .await
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let (name, body) = (name.clone(), limiter.to_text());
-        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.write_limiter(&name, &body, over, now)).await
+        self.0
+            .writer
+            .call(Load::of(Some(name.tenant.clone())), move |database| {
+                database.write_limiter(&name, &body, over, now)
+            })
+            .await
     }
 
     /// Runs as one operation of the writer, so that no other write comes in between.
-    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(
+        &self,
+        name: &LimiterKey,
+        change: LimiterChange,
+        now: Timestamp,
+    ) -> Result<Option<Successor>, StoreError> {
         let name = name.clone();
-        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.change_limiter(&name, change, now)).await
+        self.0
+            .writer
+            .call(Load::of(Some(name.tenant.clone())), move |database| {
+                database.change_limiter(&name, change, now)
+            })
+            .await
     }
 }
 
 impl Database {
-    fn write_limiter(&mut self, name: &LimiterKey, body: &str, over: u64, now: Timestamp) -> Result<WriteResult, Error> {
+    fn write_limiter(
+        &mut self,
+        name: &LimiterKey,
+        body: &str,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, Error> {
         let sql = if over == 0 {
             "INSERT INTO limiters (tenant, name, version, written_at, body) VALUES (?1, ?2, ?3 + 1, ?4, ?5) ON CONFLICT DO NOTHING"
         } else {
@@ -44,11 +72,21 @@ impl Database {
         };
         let connection = self.connection();
         let mut statement = connection.prepare_cached(sql)?;
-        let values = params![name.tenant.as_str(), name.scope.to_string(), over.cast_signed(), now.millis(), body];
-        if statement.execute(values)? == 1 { Ok(WriteResult::Done) } else { Ok(WriteResult::Conflict(find(connection, name)?)) }
+        let values =
+            params![name.tenant.as_str(), name.scope.to_string(), over.cast_signed(), now.millis(), body];
+        if statement.execute(values)? == 1 {
+            Ok(WriteResult::Done)
+        } else {
+            Ok(WriteResult::Conflict(find(connection, name)?))
+        }
     }
 
-    fn change_limiter(&mut self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, Error> {
+    fn change_limiter(
+        &mut self,
+        name: &LimiterKey,
+        change: LimiterChange,
+        now: Timestamp,
+    ) -> Result<Option<Successor>, Error> {
         let kept = find(self.connection(), name)?;
         let mut limiter = kept.limiter.clone();
         let successor = limiter.change(change, now);
@@ -58,8 +96,14 @@ impl Database {
         Ok(successor)
     }
 
-    /// Gives back what an ended task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same transaction.
-    pub(crate) fn give_back(&mut self, task: &Task, reserved: Reservations, now: Timestamp) -> Result<(), Error> {
+    /// Gives back what an ended task held at its limiters
+    /// ([`nobat_core::service::backend::Backend::give_back`]), in the same transaction.
+    pub(crate) fn give_back(
+        &mut self,
+        task: &Task,
+        reserved: Reservations,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         for (of, change) in changes(task, reserved) {
             let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
             let Some(Successor { id, at }) = self.change_limiter(&name, change, now)? else { continue };
@@ -81,7 +125,8 @@ impl Database {
 }
 
 fn find(connection: &Connection, name: &LimiterKey) -> Result<VersionedState, Error> {
-    let mut statement = connection.prepare_cached("SELECT version, body FROM limiters WHERE tenant = ?1 AND name = ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT version, body FROM limiters WHERE tenant = ?1 AND name = ?2")?;
     let found = statement.query_row(params![name.tenant.as_str(), name.scope.to_string()], |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?))
     });

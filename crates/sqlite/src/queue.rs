@@ -28,7 +28,8 @@ impl Queue for Sqlite {
         let mut next_due = self.0.dispatch.next_due();
         let give_up = self.0.clock.now() + MAX_LINE;
         loop {
-            // Every transaction of the writer hands due tasks to waiting workers, so an empty operation suffices.
+            // Every transaction of the writer hands due tasks to waiting workers, so an empty operation
+            // suffices.
             self.0.writer.call(Load::of(None), |_| Ok(())).await?;
             let now = self.0.clock.now();
             let due = next_due.borrow_and_update().unwrap_or(give_up);

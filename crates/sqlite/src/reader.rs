@@ -14,7 +14,8 @@ use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
 type Operation = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Cost class of a read. Each class has its own thread, connection and queue, so that no class delays another.
+/// Cost class of a read. Each class has its own thread, connection and queue, so that no class delays
+/// another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cost {
     /// One record or limiter by its key. Submissions, authentication and admission wait for these.
@@ -25,8 +26,9 @@ pub(crate) enum Cost {
     Scan,
 }
 
-/// Maximum time from the call to the result, including the wait for a turn. Longer waits end with [`StoreError::Overloaded`]. Few clients
-/// wait longer, and after an immediate refusal they would ask again at once.
+/// Maximum time from the call to the result, including the wait for a turn. Longer waits end with
+/// [`StoreError::Overloaded`]. Few clients wait longer, and after an immediate refusal they would ask again
+/// at once.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const fn bounds(name: &'static str) -> Bounds {
@@ -44,7 +46,9 @@ struct Reader(Arc<TurnQueue<Operation>>);
 
 impl Readers {
     /// Starts a thread with its own connection for each class.
-    pub(crate) fn new(mut connect: impl FnMut() -> Result<Connection, rusqlite::Error>) -> Result<Self, crate::OpenError> {
+    pub(crate) fn new(
+        mut connect: impl FnMut() -> Result<Connection, rusqlite::Error>,
+    ) -> Result<Self, crate::OpenError> {
         let mut reader = |name| Ok::<_, crate::OpenError>(Reader::new(connect()?, bounds(name))?);
         Ok(Self { records: reader("read_record")?, tasks: reader("read_task")?, scans: reader("read_scan")? })
     }
@@ -68,7 +72,8 @@ impl Readers {
             queue.count_refusal();
             return Err(StoreError::Overloaded);
         };
-        done.map_err(|_| StoreError::Unavailable("the read ended without a result".to_owned()))?.map_err(StoreError::from)
+        done.map_err(|_| StoreError::Unavailable("the read ended without a result".to_owned()))?
+            .map_err(StoreError::from)
     }
 
     pub(crate) fn load(&self) -> Vec<QueueLoad> {
@@ -88,7 +93,9 @@ impl Reader {
     fn new(connection: Connection, bounds: Bounds) -> std::io::Result<Self> {
         let queue = Arc::new(TurnQueue::new(bounds));
         let waiting = Arc::clone(&queue);
-        thread::Builder::new().name(format!("nobat-{}", bounds.name)).spawn(move || run(&connection, &waiting))?;
+        thread::Builder::new()
+            .name(format!("nobat-{}", bounds.name))
+            .spawn(move || run(&connection, &waiting))?;
         Ok(Self(queue))
     }
 }

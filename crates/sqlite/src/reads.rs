@@ -15,16 +15,23 @@ use crate::{Error, row};
 const SEQ_SHIFT: u32 = 20;
 
 /// Returns the task, unless its retention has passed.
-pub(crate) fn get(connection: &Connection, name: &TaskKey, retention: Duration, now: Timestamp) -> Result<Option<Task>, Error> {
+pub(crate) fn get(
+    connection: &Connection,
+    name: &TaskKey,
+    retention: Duration,
+    now: Timestamp,
+) -> Result<Option<Task>, Error> {
     let sql = get_sql();
     let found = select(connection, sql, params![name.tenant.as_str(), name.id.to_bytes()])?;
     Ok(found.into_iter().next().filter(|task| is_kept(task, retention, now)))
 }
 
-/// Returns up to `limit` tasks whose lease has expired or whose deadline has passed. Due tasks need no sweep, since the index is the queue.
+/// Returns up to `limit` tasks whose lease has expired or whose deadline has passed. Due tasks need no sweep,
+/// since the index is the queue.
 pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Task>, Error> {
-    let leased =
-        format!("SELECT {COLUMNS} FROM tasks INDEXED BY tasks_leased WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
+    let leased = format!(
+        "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_leased WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2"
+    );
     let expiring = format!(
         "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_expiring
          WHERE status < 3 AND expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
@@ -37,15 +44,22 @@ pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Resu
 /// Counts a tenant's waiting tasks, up to `at_most`.
 pub(crate) fn waiting(connection: &Connection, tenant: &Tenant, at_most: usize) -> Result<usize, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 LIMIT ?2)";
-    let count: i64 = connection.prepare_cached(sql)?.query_row(params![tenant.as_str(), to_sql(at_most)], |row| row.get(0))?;
+    let count: i64 = connection
+        .prepare_cached(sql)?
+        .query_row(params![tenant.as_str(), to_sql(at_most)], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(at_most))
 }
 
 /// Returns one page of a list, newest first, from the end of the previous page.
 ///
-/// Scans up to [`ListQuery::MAX_SCANNED`] rows by their first columns and reads the full rows of those that may match. `failed` and `held`
-/// have their own indexes, so that other tasks cost nothing.
-pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Duration, now: Timestamp) -> Result<Page, Error> {
+/// Scans up to [`ListQuery::MAX_SCANNED`] rows by their first columns and reads the full rows of those that
+/// may match. `failed` and `held` have their own indexes, so that other tasks cost nothing.
+pub(crate) fn list(
+    connection: &Connection,
+    query: &ListQuery,
+    retention: Duration,
+    now: Timestamp,
+) -> Result<Page, Error> {
     let before = match (&query.after, query.created_before) {
         (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
         // `seq` is never below the time of acceptance. It can be above it after the clock was set back.
@@ -58,10 +72,12 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
         Some(Status::Held) => "INDEXED BY tasks_held WHERE status = 2 AND",
         _ => "INDEXED BY tasks_of_tenant WHERE",
     };
-    let sql =
-        format!("SELECT seq, kind, queue, status FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
+    let sql = format!(
+        "SELECT seq, kind, queue, status FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
+    let mut rows =
+        statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
     let (mut tasks, mut scanned, mut last) = (Vec::new(), 0, None);
     while let Some(found) = rows.next()? {
         scanned += 1;
@@ -82,7 +98,8 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
 /// Returns true if the task may match the filters, by `seq, kind, queue, status` of its row.
 fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
     let is_of = |index, name: &Option<Name>| {
-        name.as_ref().map_or(Ok(true), |name| Ok::<_, Error>(found.get_ref(index)?.as_str()? == name.as_str()))
+        name.as_ref()
+            .map_or(Ok(true), |name| Ok::<_, Error>(found.get_ref(index)?.as_str()? == name.as_str()))
     };
     let status: i64 = found.get(3)?;
     let may_stand = query.status.is_none_or(|wanted| row::may_be(status, wanted));
@@ -91,7 +108,8 @@ fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
 
 /// Reads a task without its payload and result. Lists do not show them, and they can be long.
 fn read_listed(connection: &Connection, seq: i64) -> Result<Option<Task>, Error> {
-    let sql = format!("SELECT {} FROM tasks WHERE seq = ?1", COLUMNS.replace("result, payload", "NULL, 'null'"));
+    let sql =
+        format!("SELECT {} FROM tasks WHERE seq = ?1", COLUMNS.replace("result, payload", "NULL, 'null'"));
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([seq])?;
     rows.next()?.map(|found| row::read(found, |_| Err(Error::Unreadable("a payload")))).transpose()
@@ -123,7 +141,11 @@ fn select(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec
 }
 
 /// Returns the tasks, and the `seq` of rows that cannot be read. One such row must not block the others.
-pub(crate) fn select_readable(connection: &Connection, sql: &str, params: impl Params) -> Result<(Vec<Task>, Vec<i64>), Error> {
+pub(crate) fn select_readable(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<(Vec<Task>, Vec<i64>), Error> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let (mut tasks, mut unreadable) = (Vec::new(), Vec::new());

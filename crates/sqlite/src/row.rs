@@ -1,7 +1,9 @@
 //! A task as a row: columns that SQLite uses, and text for the rest.
 
 use nobat_core::json::Json;
-use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Status, Task, Waiting, codec};
+use nobat_core::task::{
+    CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Status, Task, Waiting, codec,
+};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};
@@ -10,7 +12,8 @@ use rusqlite::{Row, Statement};
 
 use crate::Error;
 
-/// Columns of a task, in the order in which [`read`] expects them. `payload` is null if the payload is in its own table.
+/// Columns of a task, in the order in which [`read`] expects them. `payload` is null if the payload is in its
+/// own table.
 pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version, token, attempt, generation, created_at, generation_at, \
      due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, options, attempts, error, progress, result, payload, \
      key_generation, fingerprint, hold_state, requests";
@@ -75,7 +78,12 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
 }
 
 /// Binds the columns that never change.
-pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, payload: Option<&str>) -> Result<(), Error> {
+pub(crate) fn bind_fixed(
+    statement: &mut Statement<'_>,
+    task: &Task,
+    seq: i64,
+    payload: Option<&str>,
+) -> Result<(), Error> {
     statement.raw_bind_parameter(22, task.tenant.as_str())?;
     statement.raw_bind_parameter(23, task.id.to_bytes())?;
     statement.raw_bind_parameter(24, task.kind.as_str())?;
@@ -89,9 +97,13 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
 }
 
 /// Reads a task from [`COLUMNS`]. `payload_apart` reads a separate payload by its `seq`.
-pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<String, Error>) -> Result<Task, Error> {
+pub(crate) fn read(
+    row: &Row<'_>,
+    payload_apart: impl FnOnce(i64) -> Result<String, Error>,
+) -> Result<Task, Error> {
     let moment = |index| row.get(index).map(Timestamp::from_millis);
-    let optional_moment = |index| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
+    let optional_moment =
+        |index| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
     let payload = match row.get::<_, Option<String>>(24)? {
         Some(payload) => payload,
         None => payload_apart(row.get(0)?)?,
@@ -143,7 +155,8 @@ fn end_number(end: Outcome) -> i64 {
     }
 }
 
-/// Returns true if a row with this number may be shown as `wanted`. Every waiting task is shown as `queued` once it is due.
+/// Returns true if a row with this number may be shown as `wanted`. Every waiting task is shown as `queued`
+/// once it is due.
 pub(crate) fn may_be(number: i64, wanted: Status) -> bool {
     match wanted {
         Status::Queued => number < status::RUNNING,

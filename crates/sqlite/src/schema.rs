@@ -7,24 +7,29 @@ use crate::OpenError;
 /// Marks a SQLite file as nobat's, in the header field that SQLite keeps for it: "noba".
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
-/// Version of the schema that the first of [`MIGRATIONS`] makes. Files of earlier versions were never released and are refused.
+/// Version of the schema that the first of [`MIGRATIONS`] makes. Files of earlier versions were never
+/// released and are refused.
 const FIRST_VERSION: i64 = 6;
 
 /// Steps from one version of the schema to the next. A step is never edited once it is released.
 const MIGRATIONS: [&str; 1] = [V6];
 
-/// Oldest version of the schema whose nobat can use a file of the newest version. A step that only adds keeps it. A step that removes
-/// something or changes its meaning raises it to its own version, and must come one release after the last use of what it removes.
+/// Oldest version of the schema whose nobat can use a file of the newest version. A step that only adds keeps
+/// it. A step that removes something or changes its meaning raises it to its own version, and must come one
+/// release after the last use of what it removes.
 const OLDEST_READER: i64 = 6;
 
-/// Table `tasks`: `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it unique. The order of the table is
-/// the order of lists, and costs no index. `payload` is null if it is in `payloads`, so that a change of status does not copy it.
-/// `wake_at` is [`nobat_core::task::Task::wake_at`]; the two small indexes on it are the queue. `requests` are the requests with an
-/// idempotency key that changed the task.
+/// Table `tasks`: `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it
+/// unique. The order of the table is the order of lists, and costs no index. `payload` is null if it is in
+/// `payloads`, so that a change of status does not copy it. `wake_at` is [`nobat_core::task::Task::wake_at`];
+/// the two small indexes on it are the queue. `requests` are the requests with an idempotency key that
+/// changed the task.
 ///
-/// Indexes: one over the tenant alone has its tasks in the order of `seq`. One of held tasks makes waking them cost nothing for others.
+/// Indexes: one over the tenant alone has its tasks in the order of `seq`. One of held tasks makes waking
+/// them cost nothing for others.
 ///
-/// Table `records`: configuration and keys. The tenant is empty for those of the installation. Table `probe`: the row that readiness writes.
+/// Table `records`: configuration and keys. The tenant is empty for those of the installation. Table `probe`:
+/// the row that readiness writes.
 const V6: &str = "
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,
@@ -113,7 +118,8 @@ pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
-/// Makes the tables, or brings them up to date. Leaves a file of a later version that this one can read as it is.
+/// Makes the tables, or brings them up to date. Leaves a file of a later version that this one can read as it
+/// is.
 ///
 /// Returns [`OpenError::OldSchema`] or [`OpenError::NewerSchema`] if this version cannot use the file.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
@@ -130,7 +136,8 @@ fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -
         return Err(OpenError::OldSchema { found, first: FIRST_VERSION });
     }
     if found > known {
-        let needed: i64 = transaction.query_row("SELECT oldest_reader FROM instance", [], |row| row.get(0))?;
+        let needed: i64 =
+            transaction.query_row("SELECT oldest_reader FROM instance", [], |row| row.get(0))?;
         return if needed > known { Err(OpenError::NewerSchema { found, known }) } else { Ok(()) };
     }
     if found < known {

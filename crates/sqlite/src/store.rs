@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore,
+};
 use nobat_core::task::lifecycle::Change;
 use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::name::Tenant;
@@ -22,12 +24,23 @@ impl TaskStore for Sqlite {
 
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let (name, retention) = (name.clone(), self.0.retention);
-        self.read(Cost::Task, Some(name.tenant.clone()), move |connection| reads::get(connection, &name, retention, now)).await
+        self.read(Cost::Task, Some(name.tenant.clone()), move |connection| {
+            reads::get(connection, &name, retention, now)
+        })
+        .await
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         let name = name.clone();
-        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.claim(&name, until, now)).await
+        self.0
+            .writer
+            .call(Load::of(Some(name.tenant.clone())), move |database| database.claim(&name, until, now))
+            .await
     }
 
     async fn commit(&self, change: Change, _now: Timestamp) -> Result<CommitResult, StoreError> {
@@ -35,19 +48,36 @@ impl TaskStore for Sqlite {
         self.0.writer.call(load, move |database| database.commit(change)).await
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         let name = name.clone();
-        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.beat(&name, token, until, progress.as_ref())).await
+        self.0
+            .writer
+            .call(Load::of(Some(name.tenant.clone())), move |database| {
+                database.beat(&name, token, until, progress.as_ref())
+            })
+            .await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let (query, retention) = (query.clone(), self.0.retention);
-        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| reads::list(connection, &query, retention, now)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| {
+            reads::list(connection, &query, retention, now)
+        })
+        .await
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         let tenant = tenant.clone();
-        self.read(Cost::Scan, Some(tenant.clone()), move |connection| reads::waiting(connection, &tenant, at_most)).await
+        self.read(Cost::Scan, Some(tenant.clone()), move |connection| {
+            reads::waiting(connection, &tenant, at_most)
+        })
+        .await
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
@@ -87,7 +117,9 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         match &self.0.readers {
             Some(readers) => readers.call(cost, owner, operation).await,
-            None => self.0.writer.call(Load::of(owner), move |database| operation(database.connection())).await,
+            None => {
+                self.0.writer.call(Load::of(owner), move |database| operation(database.connection())).await
+            }
         }
     }
 }

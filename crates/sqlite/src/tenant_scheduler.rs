@@ -46,7 +46,12 @@ impl TenantScheduler {
 
     /// Returns the tenants with due tasks, in the order of their turns.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<Tenant> {
-        let mut due: Vec<Tenant> = self.by_moment.iter().take_while(|(at, _)| *at <= now).map(|(_, tenant)| tenant.clone()).collect();
+        let mut due: Vec<Tenant> = self
+            .by_moment
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, tenant)| tenant.clone())
+            .collect();
         due.sort_unstable();
         if let Some(served) = &self.served {
             let first = due.partition_point(|tenant| tenant <= served);
@@ -79,7 +84,10 @@ mod tests {
         for (name, at) in [("c", 1), ("a", 2), ("b", 9)] {
             lanes.waits(&tenant(name), Timestamp::from_millis(at));
         }
-        assert_eq!((due(&lanes, 0), due(&lanes, 2), due(&lanes, 9)), (String::new(), "ac".into(), "abc".into()));
+        assert_eq!(
+            (due(&lanes, 0), due(&lanes, 2), due(&lanes, 9)),
+            (String::new(), "ac".into(), "abc".into())
+        );
         lanes.serve(tenant("a"));
         assert_eq!((due(&lanes, 2), due(&lanes, 9)), ("ca".into(), "bca".into()));
         lanes.serve(tenant("c"));

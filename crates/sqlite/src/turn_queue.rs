@@ -5,10 +5,12 @@ use std::time::Duration;
 use nobat_core::collections::turns::Turns;
 use nobat_core::ports::{QueueLoad, StoreError};
 use nobat_core::types::name::Tenant;
-// `parking_lot` makes a system call only while the thread waits. The standard library's condition variable makes one for each notification.
+// `parking_lot` makes a system call only while the thread waits. The standard library's condition variable
+// makes one for each notification.
 use parking_lot::{Condvar, Mutex};
 
-/// Tenant that an operation belongs to. `None` is the installation itself: keys, tenants, the sweeper, the workers' polls.
+/// Tenant that an operation belongs to. `None` is the installation itself: keys, tenants, the sweeper, the
+/// workers' polls.
 pub(crate) type Owner = Option<Tenant>;
 
 /// Name and limits of a queue.
@@ -24,8 +26,8 @@ pub(crate) struct Bounds {
 
 /// Operations that wait for a thread.
 ///
-/// Tenants with waiting operations take turns, one operation each. The operations of one tenant run in order of arrival. So a tenant waits
-/// for at most one operation of every other tenant.
+/// Tenants with waiting operations take turns, one operation each. The operations of one tenant run in order
+/// of arrival. So a tenant waits for at most one operation of every other tenant.
 pub(crate) struct TurnQueue<T> {
     bounds: Bounds,
     state: Mutex<State<T>>,
@@ -49,7 +51,9 @@ impl<T> TurnQueue<T> {
     /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a limit is reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
         let mut state = self.state.lock();
-        if state.waiting.len() >= self.bounds.total || owner.is_some() && state.waiting.len_of(owner) >= self.bounds.tenant {
+        if state.waiting.len() >= self.bounds.total
+            || owner.is_some() && state.waiting.len_of(owner) >= self.bounds.tenant
+        {
             state.refused += 1;
             return Err(StoreError::Overloaded);
         }
@@ -79,7 +83,9 @@ impl<T> TurnQueue<T> {
         let mut state = self.state.lock();
         self.arrived.wait_while(&mut state, |state| state.waiting.is_empty() && !state.is_closed);
         let mut taken = Vec::new();
-        while let Some((_, operation)) = state.waiting.pop_if(|(_, operation)| has_room(operation) || taken.is_empty()) {
+        while let Some((_, operation)) =
+            state.waiting.pop_if(|(_, operation)| has_room(operation) || taken.is_empty())
+        {
             taken.push(operation);
         }
         taken
@@ -99,7 +105,13 @@ impl<T> TurnQueue<T> {
     pub(crate) fn load(&self) -> QueueLoad {
         let Bounds { name, total, tenant } = self.bounds;
         let state = self.state.lock();
-        QueueLoad { name, length: state.waiting.len(), limit: total, tenant_limit: tenant, refused: state.refused }
+        QueueLoad {
+            name,
+            length: state.waiting.len(),
+            limit: total,
+            tenant_limit: tenant,
+            refused: state.refused,
+        }
     }
 }
 

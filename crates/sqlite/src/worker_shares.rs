@@ -1,8 +1,9 @@
 //! Worker shares: the running tasks of one tenant leave worker slots free for the other tenants.
 //!
-//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998). A tenant gets another slot only while it holds
-//! fewer than [`SLOTS_PER_FREE_SLOT`] times the free slots. One tenant alone can hold seven eighths of all slots, and two can hold seven
-//! fifteenths each. Some slots stay free for a tenant without running tasks.
+//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998). A tenant gets
+//! another slot only while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the free slots. One tenant alone
+//! can hold seven eighths of all slots, and two can hold seven fifteenths each. Some slots stay free for a
+//! tenant without running tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,8 @@ const SLOTS_PER_FREE_SLOT: usize = 7;
 
 /// Worker slots of this process and the tenants that hold them.
 ///
-/// The rule applies once a second tenant has submitted a task. An installation with one tenant needs no free slots.
+/// The rule applies once a second tenant has submitted a task. An installation with one tenant needs no free
+/// slots.
 #[derive(Default)]
 pub(crate) struct WorkerShares {
     running: BTreeMap<Tenant, BTreeSet<TaskId>>,

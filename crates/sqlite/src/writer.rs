@@ -18,11 +18,12 @@ use crate::turn_queue::{Bounds, Owner, TurnQueue};
 /// Limits of the writer's queue. One tenant leaves room for the others.
 const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
-/// Maximum number of operations in one transaction. An operation waits for the transaction before its own, and for its own.
+/// Maximum number of operations in one transaction. An operation waits for the transaction before its own,
+/// and for its own.
 const MAX_GROUP: usize = 1_024;
 
-/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log is then empty, and a copy of
-/// the file is complete.
+/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log
+/// is then empty, and a copy of the file is complete.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Maximum weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
@@ -54,7 +55,8 @@ impl Load {
     pub(crate) fn tasks<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Self {
         let (mut owner, mut weight) = (None, 0);
         for task in tasks {
-            let bytes = task.payload.get().len() + task.result.as_ref().map_or(0, |result| result.get().len());
+            let bytes =
+                task.payload.get().len() + task.result.as_ref().map_or(0, |result| result.get().len());
             weight += 1 + bytes / WEIGHED_BYTES;
             owner = owner.or_else(|| Some(task.tenant.clone()));
         }
@@ -115,7 +117,8 @@ impl Writer {
     pub(crate) fn thread(database: Database, clock: Arc<dyn Clock>, reopen: Reopen) -> std::io::Result<Self> {
         let queue = Arc::new(TurnQueue::new(BOUNDS));
         let (group, waiting) = (Group { database, clock, reopen: Some(reopen) }, Arc::clone(&queue));
-        let handle = thread::Builder::new().name("nobat-writer".to_owned()).spawn(move || group.run(&waiting))?;
+        let handle =
+            thread::Builder::new().name("nobat-writer".to_owned()).spawn(move || group.run(&waiting))?;
         Ok(Self::Thread(Thread { queue, handle: Some(handle) }))
     }
 
@@ -135,7 +138,9 @@ impl Writer {
             };
             Outcome { reply: Box::new(reply), spoiled }
         })?;
-        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the write ended without a result".to_owned())))
+        result
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the write ended without a result".to_owned())))
     }
 
     /// Gives back claims that no worker will run. If that fails, their leases expire.
@@ -154,7 +159,11 @@ impl Writer {
         }
     }
 
-    fn submit(&self, load: Load, run: impl FnOnce(&mut Database) -> Outcome + Send + 'static) -> Result<(), StoreError> {
+    fn submit(
+        &self,
+        load: Load,
+        run: impl FnOnce(&mut Database) -> Outcome + Send + 'static,
+    ) -> Result<(), StoreError> {
         let Load { owner, weight } = load;
         let operation = Operation { run: Box::new(run), weight };
         match self {
@@ -230,14 +239,18 @@ impl Group {
     }
 
     /// Returns an operation that must follow, if no worker took some of the claims.
-    fn attempt(&mut self, operations: Vec<Operation>, replies: &mut Vec<Reply>) -> Result<Option<Run>, Error> {
+    fn attempt(
+        &mut self,
+        operations: Vec<Operation>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<Option<Run>, Error> {
         self.database.begin()?;
         for operation in operations {
             let Outcome { reply, spoiled } = (operation.run)(&mut self.database);
             replies.push(reply);
             if let Some(cause) = spoiled {
-                // SQLite may have rolled back by itself, and a later operation would be committed alone. The remaining operations are not
-                // run, and their callers get an error.
+                // SQLite may have rolled back by itself, and a later operation would be committed alone. The
+                // remaining operations are not run, and their callers get an error.
                 return Err(Error::Spoiled(cause));
             }
         }
@@ -291,7 +304,9 @@ mod tests {
         schema::migrate(&mut connection).unwrap();
         let database = Database::new(connection, Arc::new(Dispatch::default()), Duration::ZERO).unwrap();
         let log = folder.path().join("idle.db-wal");
-        let writer = Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?))).unwrap();
+        let writer =
+            Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?)))
+                .unwrap();
         let end = Instant::now() + Duration::from_secs(30);
         assert!(std::fs::metadata(&log).unwrap().len() > 0);
         // Probes in a row, each sooner than the log is emptied.
@@ -314,13 +329,21 @@ mod tests {
         schema::migrate(&mut connection).unwrap();
         connection.pragma_update(None, "max_page_count", 40).unwrap();
         let database = Database::new(connection, Arc::new(Dispatch::default()), Duration::ZERO).unwrap();
-        let mut group = Group { database, clock: Arc::new(Still), reopen: Some(Box::new(move || Ok(Connection::open(&path)?))) };
+        let mut group = Group {
+            database,
+            clock: Arc::new(Still),
+            reopen: Some(Box::new(move || Ok(Connection::open(&path)?))),
+        };
         let before = "INSERT INTO payloads VALUES (1, 'small')";
         let too_large = "INSERT INTO payloads VALUES (2, hex(randomblob(4000000)))";
         let after = "INSERT INTO payloads VALUES (3, 'small')";
         group.transact([before, too_large, after].map(execute).into());
         let count = |group: &Group| -> i64 {
-            group.database.connection().query_row("SELECT count(*) FROM payloads", [], |row| row.get(0)).unwrap()
+            group
+                .database
+                .connection()
+                .query_row("SELECT count(*) FROM payloads", [], |row| row.get(0))
+                .unwrap()
         };
         assert_eq!(count(&group), 0, "no operation of the failed group is written");
         group.transact([before, after].map(execute).into());

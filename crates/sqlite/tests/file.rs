@@ -99,7 +99,10 @@ async fn file_is_opened_by_one_process_at_a_time() {
         first.announce(address);
         assert_eq!(holder(&path), Holder { process, address: Some(address) });
         assert_eq!(holder(&path).url().as_deref(), Some(url));
-        assert_eq!(holder(&path).to_string(), format!("the nobat server at {url} (process {})", std::process::id()));
+        assert_eq!(
+            holder(&path).to_string(),
+            format!("the nobat server at {url} (process {})", std::process::id())
+        );
     }
     drop(first);
     drop(open(&path).unwrap());
@@ -125,8 +128,12 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
         std::thread::sleep(Duration::from_millis(20));
     }
     std::fs::copy(&path, &copy).unwrap();
-    let count =
-        |path: &Path| Connection::open(path).unwrap().query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0)).unwrap();
+    let count = |path: &Path| {
+        Connection::open(path)
+            .unwrap()
+            .query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
     assert_eq!(count(&copy), 20);
     // A reader in a transaction neither blocks the writer nor loses its snapshot.
     let reader = Connection::open(&path).unwrap();
@@ -150,11 +157,15 @@ async fn file_of_newer_or_other_program_is_refused_unchanged() {
     let foreign = folder.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     assert!(matches!(open(&foreign), Err(OpenError::Foreign)));
-    let tables: i64 = Connection::open(&foreign).unwrap().query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    let tables: i64 = Connection::open(&foreign)
+        .unwrap()
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(tables, 1, "no table is added");
 
     let text = folder.path().join("text.db");
-    std::fs::write(&text, "not a database, but as long as the first fields of the header of a database file").unwrap();
+    std::fs::write(&text, "not a database, but as long as the first fields of the header of a database file")
+        .unwrap();
     assert!(matches!(open(&text), Err(OpenError::Sqlite(_))));
 }
 
@@ -238,7 +249,9 @@ async fn accepted_task_goes_to_a_waiting_worker_at_once() {
     let mut receive = std::pin::pin!(backend.queue.receive(1));
     // Registers the worker as waiting.
     assert!(futures_util::poll!(receive.as_mut()).is_pending());
-    let InsertResult::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("the task was not created") };
+    let InsertResult::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else {
+        panic!("the task was not created")
+    };
     let received = receive.await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(**claimed, created[0], "the task is claimed in the transaction that accepts it");

@@ -10,7 +10,8 @@ use nobat_core::auth::audit::{self, Action, Actor};
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::limits::{
-    BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation,
+    BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations,
+    ScopedReservation,
 };
 use nobat_core::policy::{Block, Configuration, Decision, decide, inherited_retry, pause_scope};
 use nobat_core::ports::StoreError;
@@ -33,7 +34,8 @@ const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
 const MAX_CONFLICTS: usize = 5;
 
 impl Runner {
-    /// Checks everything that can hold the task. An unavailable store holds it for [`LIMITER_UNAVAILABLE_PAUSE`].
+    /// Checks everything that can hold the task. An unavailable store holds it for
+    /// [`LIMITER_UNAVAILABLE_PAUSE`].
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
         self.decide(task).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
@@ -51,7 +53,9 @@ impl Runner {
 
     async fn decide(&self, task: &Task) -> Result<Admission, StoreError> {
         let endpoint = match &task.options.endpoint {
-            Some(name) => self.config_cache.endpoint(&task.tenant, name).await?.map(|endpoint| (name.clone(), endpoint)),
+            Some(name) => {
+                self.config_cache.endpoint(&task.tenant, name).await?.map(|endpoint| (name.clone(), endpoint))
+            }
             None => None,
         };
         let (plan, limiters) = match self.plan(task, endpoint).await? {
@@ -59,18 +63,33 @@ impl Runner {
             Err(reason) => return Ok(self.hold_blocked(task, reason).await),
         };
         let Some((name, endpoint)) = &plan.endpoint else { return self.acquire(task, &limiters, plan).await };
-        let batch_key = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.batch_key(&task.payload));
+        let batch_key = endpoint
+            .batch
+            .and(self.handlers.get(&task.kind))
+            .and_then(|handler| handler.batch_key(&task.payload));
         match (endpoint.batch.zip(batch_key), limiters.split_first()) {
             (Some((policy, batch_key)), Some((of_endpoint, others))) => {
                 let scope = LimitScope::Batch(name.clone(), batch_key);
-                let interval = endpoint.limits.rate.map_or(Duration::ZERO, |rate_limit| rate_limit.period / rate_limit.rate.get());
-                Box::pin(self.join_batch(task, scope, BatchLimits { policy, interval }, of_endpoint, others, plan)).await
+                let interval = endpoint
+                    .limits
+                    .rate
+                    .map_or(Duration::ZERO, |rate_limit| rate_limit.period / rate_limit.rate.get());
+                Box::pin(self.join_batch(
+                    task,
+                    scope,
+                    BatchLimits { policy, interval },
+                    of_endpoint,
+                    others,
+                    plan,
+                ))
+                .await
             }
             _ => self.acquire(task, &limiters, plan).await,
         }
     }
 
-    /// Returns the plan of an attempt without permits, and the limiters to ask. `Err` if the configuration holds the task.
+    /// Returns the plan of an attempt without permits, and the limiters to ask. `Err` if the configuration
+    /// holds the task.
     async fn plan(
         &self,
         task: &Task,
@@ -91,14 +110,17 @@ impl Runner {
         if let Some(Block { reason, .. }) = block {
             return Ok(Err(reason));
         }
-        let scoped = |(scope, limits)| ScopedLimits { name: LimiterKey { tenant: task.tenant.clone(), scope }, limits };
+        let scoped = |(scope, limits)| ScopedLimits {
+            name: LimiterKey { tenant: task.tenant.clone(), scope },
+            limits,
+        };
         let policy = inherited_retry(task, configuration.endpoint, &task_config.queue);
         let plan = AttemptPlan { policy, pause_scope: pause_scope(task), endpoint, ..AttemptPlan::default() };
         Ok(Ok((plan, limiters.into_iter().map(scoped).collect())))
     }
 
-    /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one request, which the leader
-    /// pays for.
+    /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one
+    /// request, which the leader pays for.
     pub(crate) async fn admit_along(&self, task: &Task, leader: &AttemptPlan) -> Admission {
         self.decide_along(task, leader).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
@@ -109,7 +131,13 @@ impl Runner {
             Err(reason) => return Ok(self.hold_blocked(task, reason).await),
         };
         limiters.retain(|limiter| !matches!(limiter.name.scope, LimitScope::Endpoint(_)));
-        if task.hold.reservations.rate.as_ref().is_some_and(|scoped| limiters.iter().all(|limiter| limiter.name.scope != scoped.scope)) {
+        if task
+            .hold
+            .reservations
+            .rate
+            .as_ref()
+            .is_some_and(|scoped| limiters.iter().all(|limiter| limiter.name.scope != scoped.scope))
+        {
             // The reservation is the endpoint's. The leader's permit counts for all.
             let reserved = Reservations { batch: None, ..task.hold.reservations.clone() };
             self.give_back(task, reserved).await;
@@ -118,13 +146,20 @@ impl Runner {
     }
 
     /// Asks the limiters for permits.
-    async fn acquire(&self, task: &Task, limiters: &[ScopedLimits], plan: AttemptPlan) -> Result<Admission, StoreError> {
+    async fn acquire(
+        &self,
+        task: &Task,
+        limiters: &[ScopedLimits],
+        plan: AttemptPlan,
+    ) -> Result<Admission, StoreError> {
         if limiters.is_empty() {
             return Ok(Admission::Go(plan));
         }
         Ok(match self.limiter.acquire(limiters, &task.hold, plan.permits).await? {
             Entry::Granted(permits) => Admission::Go(AttemptPlan { permits, ..plan }),
-            Entry::Denied { wait, scoped } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: scoped.into() },
+            Entry::Denied { wait, scoped } => {
+                Admission::Hold { reason: wait.reason, until: wait.until, reserved: scoped.into() }
+            }
         })
     }
 
@@ -141,15 +176,29 @@ impl Runner {
         let batch = if let LimitScope::Batch(_, batch_key) = of { Some(batch_key) } else { None };
         let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        let member = BatchMember { id: task.id, bytes, deadline: task.options.expires_at, holds: task.hold.holds, jitter: self.jitter() };
-        // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose the reservation.
+        let member = BatchMember {
+            id: task.id,
+            bytes,
+            deadline: task.options.expires_at,
+            holds: task.hold.holds,
+            jitter: self.jitter(),
+        };
+        // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose
+        // the reservation.
         let has_due_reservation_elsewhere = |scoped: &ScopedReservation| {
-            scoped.reservation.at() <= self.clock.now() && others.iter().any(|limiter| limiter.name.scope == scoped.scope)
+            scoped.reservation.at() <= self.clock.now()
+                && others.iter().any(|limiter| limiter.name.scope == scoped.scope)
         };
         match self.limiter.join_batch(&name, batch_limits, member).await? {
-            BatchDecision::Wait(until) if !task.hold.reservations.rate.as_ref().is_some_and(has_due_reservation_elsewhere) => {
+            BatchDecision::Wait(until)
+                if !task.hold.reservations.rate.as_ref().is_some_and(has_due_reservation_elsewhere) =>
+            {
                 self.give_back(task, Reservations { batch: None, ..task.hold.reservations.clone() }).await;
-                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations { rate: None, batch } });
+                return Ok(Admission::Hold {
+                    reason: HeldReason::Batching,
+                    until,
+                    reserved: Reservations { rate: None, batch },
+                });
             }
             BatchDecision::Wait(_) | BatchDecision::Lead => {}
         }
@@ -180,7 +229,11 @@ impl Runner {
             // Another leader took this task at the same time, and finds it running.
             self.limiter.cancel(plan.permits).await;
             let until = self.clock.now() + hold_backoff(0, self.jitter());
-            return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations::default() });
+            return Ok(Admission::Hold {
+                reason: HeldReason::Batching,
+                until,
+                reserved: Reservations::default(),
+            });
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
@@ -192,23 +245,32 @@ impl Runner {
     async fn hold_blocked(&self, task: &Task, reason: HeldReason) -> Admission {
         self.give_back(task, task.hold.reservations.clone()).await;
         let pause = match reason {
-            // No configuration change ends the hold. Another worker, or a new version of this one, may have the handler.
+            // No configuration change ends the hold. Another worker, or a new version of this one, may have
+            // the handler.
             HeldReason::NoHandler => HOLD_INTERVAL,
             _ => hold_backoff(task.hold.holds, self.jitter()),
         };
         Admission::Hold { reason, until: self.clock.now() + pause, reserved: Reservations::default() }
     }
 
-    /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same write as other requests.
+    /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in
+    /// the same write as other requests.
     async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
-            let successor = self.limiter.change(&LimiterKey { tenant: task.tenant.clone(), scope: of }, change).await;
+            let successor =
+                self.limiter.change(&LimiterKey { tenant: task.tenant.clone(), scope: of }, change).await;
             self.backend.lead(&task.tenant, successor, self.clock.now()).await;
         }
     }
 
     /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
-    pub(crate) async fn report(&self, tenant: &Tenant, plan: AttemptPlan, event: Option<&Event>, started: Timestamp) {
+    pub(crate) async fn report(
+        &self,
+        tenant: &Tenant,
+        plan: AttemptPlan,
+        event: Option<&Event>,
+        started: Timestamp,
+    ) {
         if let Some(Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. }) = event
             && let Some((name, endpoint)) = &plan.endpoint
         {
@@ -218,8 +280,14 @@ impl Runner {
             // No call was made.
             Some(Event::Hold { .. }) => return self.limiter.cancel(plan.permits).await,
             Some(Event::Succeed { result, .. }) => (plan.health_after_success(result), None),
-            Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => (plan.health(error), Some(*until)),
-            Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => (plan.health(error), None),
+            Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => {
+                (plan.health(error), Some(*until))
+            }
+            Some(Event::Fail { retry, error, .. })
+                if *retry != Retry::Never || error.code.status().is_some() =>
+            {
+                (plan.health(error), None)
+            }
             _ => (CallHealth::Unknown, None),
         };
         let report = CallReport { health, took: self.clock.now().since(started), pause_until };

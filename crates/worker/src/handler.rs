@@ -20,15 +20,16 @@ use crate::handler::registry::{AnyHandler, input, keep, panicked, unreadable};
 
 /// Runs the tasks of one kind.
 ///
-/// A handler can run more than once for the same task, for instance after a crash between the effect and its record.
-/// [`TaskContext::idempotency_key`] is the same for all attempts of a task; pass it on to the services that you call.
+/// A handler can run more than once for the same task, for instance after a crash between the effect and its
+/// record. [`TaskContext::idempotency_key`] is the same for all attempts of a task; pass it on to the
+/// services that you call.
 ///
-/// A worker stops a handler by dropping its future, at the next `await`. It does so when the attempt times out, when the worker stops, and
-/// 5 seconds after the task was canceled.
+/// A worker stops a handler by dropping its future, at the next `await`. It does so when the attempt times
+/// out, when the worker stops, and 5 seconds after the task was canceled.
 ///
-/// Blocking code cannot be stopped. It occupies one of the threads that all handlers share, one per processor. Run long work without an
-/// `await` in `tokio::task::spawn_blocking`. If all threads are blocked for longer than a lease (60 s), the program exits with an error,
-/// for a supervisor to restart it.
+/// Blocking code cannot be stopped. It occupies one of the threads that all handlers share, one per
+/// processor. Run long work without an `await` in `tokio::task::spawn_blocking`. If all threads are blocked
+/// for longer than a lease (60 s), the program exits with an error, for a supervisor to restart it.
 pub trait Handler: Send + Sync + 'static {
     /// The kind that it runs: a [`Name`](nobat_core::types::name::Name).
     const KIND: &'static str;
@@ -45,24 +46,32 @@ pub trait Handler: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Validates the input of a task that names an endpoint. `None`, the default, means that the kind supports no endpoints.
+    /// Validates the input of a task that names an endpoint. `None`, the default, means that the kind
+    /// supports no endpoints.
     fn check_for_endpoint(&self, input: &Self::Input) -> Option<Result<(), Vec<FieldError>>> {
         let _ = input;
         None
     }
 
     /// Runs one attempt.
-    fn run(&self, input: Self::Input, context: &TaskContext) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+    fn run(
+        &self,
+        input: Self::Input,
+        context: &TaskContext,
+    ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 
-    /// Returns a key for batching. Tasks of one endpoint with the same key may share a request if the endpoint allows batches. `None`, the
-    /// default, means that the task runs alone.
+    /// Returns a key for batching. Tasks of one endpoint with the same key may share a request if the
+    /// endpoint allows batches. `None`, the default, means that the task runs alone.
     fn batch_key(&self, input: &Self::Input) -> Option<u64> {
         let _ = input;
         None
     }
 
     /// Runs several tasks as one attempt. Returns one outcome per task, in order, or one failure for all.
-    fn run_batch<'a>(&'a self, batch: Vec<(Self::Input, &'a TaskContext)>) -> impl Future<Output = Together<Self::Output>> + Send {
+    fn run_batch<'a>(
+        &'a self,
+        batch: Vec<(Self::Input, &'a TaskContext)>,
+    ) -> impl Future<Output = Together<Self::Output>> + Send {
         async move {
             let mut outcomes = Vec::with_capacity(batch.len());
             for (input, context) in batch {
@@ -89,9 +98,15 @@ impl<H: Handler> AnyHandler for H {
         checked.map_err(KindError::Payload)
     }
 
-    fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>> {
+    fn run<'a>(
+        &'a self,
+        payload: &'a Json,
+        context: &'a TaskContext,
+    ) -> BoxFuture<'a, Result<Json, Failure>> {
         let work = async move { keep(&Handler::run(self, input(payload)?, context).await?) };
-        Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
+        Box::pin(
+            AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))),
+        )
     }
 
     fn batch_key(&self, payload: &Json) -> Option<u64> {
@@ -100,10 +115,15 @@ impl<H: Handler> AnyHandler for H {
 
     fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>> {
         let work = async move {
-            let batch = batch.into_iter().map(|(payload, context)| Ok((input(payload)?, context))).collect::<Result<_, Failure>>()?;
+            let batch = batch
+                .into_iter()
+                .map(|(payload, context)| Ok((input(payload)?, context)))
+                .collect::<Result<_, Failure>>()?;
             let outcomes = Handler::run_batch(self, batch).await?;
             Ok(outcomes.into_iter().map(|outcome| keep(&outcome?)).collect())
         };
-        Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
+        Box::pin(
+            AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))),
+        )
     }
 }

@@ -1,4 +1,5 @@
-//! Signs callbacks with the tenant's secrets, and requests to an endpoint with that endpoint's secrets, by Standard Webhooks 1.0.0.
+//! Signs callbacks with the tenant's secrets, and requests to an endpoint with that endpoint's secrets, by
+//! Standard Webhooks 1.0.0.
 
 use std::sync::Arc;
 
@@ -52,40 +53,71 @@ impl At<'_> {
 fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
     headers.insert("webhook-timestamp", HeaderValue::from(seconds(now)));
     for (name, value) in [("webhook-id", id.to_owned()), ("webhook-signature", signature)] {
-        headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("ids and signatures are valid header values")));
+        headers.insert(
+            name,
+            HeaderValue::try_from(value)
+                .unwrap_or_else(|_| unreachable!("ids and signatures are valid header values")),
+        );
     }
 }
 
 impl Signer {
     /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
     ///
-    /// A change by a process that shares the epoch applies at once. Other changes apply within [`nobat_core::types::intervals::CONFIG_TTL`].
-    pub fn new(registry: Arc<dyn ConfigStore>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, epoch: ConfigEpoch) -> Self {
+    /// A change by a process that shares the epoch applies at once. Other changes apply within
+    /// [`nobat_core::types::intervals::CONFIG_TTL`].
+    pub fn new(
+        registry: Arc<dyn ConfigStore>,
+        vault: Arc<dyn VaultSource>,
+        clock: Arc<dyn Clock>,
+        epoch: ConfigEpoch,
+    ) -> Self {
         Self { config_cache: ConfigCache::new(registry, Arc::clone(&clock), epoch), vault, clock }
     }
 
     /// Adds the signature headers of a callback. Adds none if the tenant has no secret.
     ///
-    /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can ask for a new one.
-    pub(crate) async fn sign(&self, tenant: &Tenant, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
+    /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can ask for a
+    /// new one.
+    pub(crate) async fn sign(
+        &self,
+        tenant: &Tenant,
+        id: &str,
+        body: &[u8],
+        headers: &mut HeaderMap,
+    ) -> Result<(), CannotSign> {
         let secrets = self.config_cache.callback_secrets(tenant).await?;
         self.sign_with(&secrets.secrets, &CallbackSecrets::place(tenant), id, body, headers).await
     }
 
     /// Adds the signature headers of a request to an endpoint.
-    pub(crate) async fn sign_for(&self, at: &At<'_>, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
+    pub(crate) async fn sign_for(
+        &self,
+        at: &At<'_>,
+        id: &str,
+        body: &[u8],
+        headers: &mut HeaderMap,
+    ) -> Result<(), CannotSign> {
         self.sign_with(&at.endpoint.secrets, &at.place(), id, body, headers).await
     }
 
     /// Adds one signature for each valid secret. Adds no headers if there is none.
-    async fn sign_with(&self, secrets: &Secrets, place: &str, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
+    async fn sign_with(
+        &self,
+        secrets: &Secrets,
+        place: &str,
+        id: &str,
+        body: &[u8],
+        headers: &mut HeaderMap,
+    ) -> Result<(), CannotSign> {
         let now = self.clock.now();
         if secrets.live(now).next().is_none() {
             // Without secrets no vault is needed, and the program may have none.
             return Ok(());
         }
         let vault = self.vault.vault().await?;
-        let open = |kept: &Kept| Ok::<_, CannotSign>(WebhookSecret::from_bytes(vault.open(place, &kept.sealed)?)?);
+        let open =
+            |kept: &Kept| Ok::<_, CannotSign>(WebhookSecret::from_bytes(vault.open(place, &kept.sealed)?)?);
         let live: Vec<WebhookSecret> = secrets.live(now).map(open).collect::<Result<_, _>>()?;
         add(signature(&live, id, now, body), id, now, headers);
         Ok(())
@@ -100,7 +132,8 @@ impl Signer {
         let vault = self.vault.vault().await?;
         for (name, sealed) in &at.endpoint.headers {
             let name = HeaderName::try_from(name).map_err(|_| CannotSign::Header)?;
-            let mut value = HeaderValue::try_from(vault.open(&at.place(), sealed)?).map_err(|_| CannotSign::Header)?;
+            let mut value =
+                HeaderValue::try_from(vault.open(&at.place(), sealed)?).map_err(|_| CannotSign::Header)?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }

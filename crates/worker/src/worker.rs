@@ -27,9 +27,11 @@ const RECOVERY: Duration = Duration::from_secs(1);
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Runs until `stop` fires. Then receives no more, lets running tasks finish and gives back those that exceed `drain`.
+    /// Runs until `stop` fires. Then receives no more, lets running tasks finish and gives back those that
+    /// exceed `drain`.
     pub async fn run(self, stop: CancellationToken) {
-        let (room, tasks, halt) = (Arc::new(Semaphore::new(self.concurrency)), TaskTracker::new(), CancellationToken::new());
+        let (room, tasks, halt) =
+            (Arc::new(Semaphore::new(self.concurrency)), TaskTracker::new(), CancellationToken::new());
         while let Some(permit) = free(&room, &stop).await {
             let received = tokio::select! {
                 () = stop.cancelled() => break,
@@ -72,7 +74,8 @@ impl Worker {
     ) {
         let mut first = Some(first);
         for delivery in deliveries {
-            // Only this loop takes permits, so those it asked for are available. A queue that returns more runs over the limit.
+            // Only this loop takes permits, so those it asked for are available. A queue that returns more
+            // runs over the limit.
             let permit = first.take().or_else(|| Arc::clone(room).try_acquire_owned().ok());
             let (runner, halt) = (Arc::clone(&self.runner), halt.clone());
             tasks.spawn(async move {

@@ -11,9 +11,15 @@ use nobat_worker::handlers::noop::Noop;
 /// Returns the errors of a payload, each as `pointer: text`.
 fn errors(kind: &str, payload: &str) -> Vec<String> {
     let handlers = Handlers::new().with(Noop).with(Http::new(Client::new(Guard::new(Vec::new()))));
-    match handlers.check(&Name::new(kind).unwrap(), &Json::from_text(payload.to_owned()).unwrap(), Target::Payload) {
+    match handlers.check(
+        &Name::new(kind).unwrap(),
+        &Json::from_text(payload.to_owned()).unwrap(),
+        Target::Payload,
+    ) {
         Ok(()) => Vec::new(),
-        Err(KindError::Payload(invalid)) => invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect(),
+        Err(KindError::Payload(invalid)) => {
+            invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect()
+        }
         Err(other) => panic!("{other:?}"),
     }
 }

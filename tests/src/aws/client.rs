@@ -1,4 +1,5 @@
-//! Calls to AWS: DynamoDB, SQS and KMS in their JSON protocols, Lambda as a REST API, `CloudFormation` with form bodies.
+//! Calls to AWS: DynamoDB, SQS and KMS in their JSON protocols, Lambda as a REST API, `CloudFormation` with
+//! form bodies.
 
 use std::net::SocketAddr;
 
@@ -95,7 +96,14 @@ impl Client {
         if answer.status == 200 { Ok(answer.json()) } else { Err(Refusal::of(&answer)) }
     }
 
-    async fn send(&self, service: Service, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn send(
+        &self,
+        service: Service,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let (authorization, date) = (self.authorization(service), format!("{DAY}T000000Z"));
         let signed = [headers, &[("x-amz-date", date.as_str()), ("authorization", &authorization)]].concat();
         let answer = exchange(self.address, method, path, &signed, body).await;
@@ -107,7 +115,8 @@ impl Client {
         answer.unwrap_or_else(|refusal| panic!("{operation} of {input:#}: {refusal}"))
     }
 
-    /// Returns an `authorization` header that names the access key and the service. Its signature consists of zeros.
+    /// Returns an `authorization` header that names the access key and the service. Its signature consists of
+    /// zeros.
     fn authorization(&self, service: Service) -> String {
         let credential = format!("{}/{DAY}/{REGION}/{}/aws4_request", self.key, service.name());
         format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature={:064}", 0)
@@ -138,7 +147,9 @@ impl Service {
 impl Refusal {
     fn of(answer: &Answer) -> Self {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let text = |names: [&str; 2]| names.iter().find_map(|name| body[*name].as_str()).unwrap_or_default().to_owned();
+        let text = |names: [&str; 2]| {
+            names.iter().find_map(|name| body[*name].as_str()).unwrap_or_default().to_owned()
+        };
         let code = text(["__type", "code"]);
         let code = code.rsplit('#').next().unwrap_or_default().to_owned();
         Self { status: answer.status, code, message: text(["message", "Message"]) }

@@ -1,7 +1,8 @@
-//! Deployment of nobat to AWS: builds the functions and deploys a stack of them, with the tools that users use.
+//! Deployment of nobat to AWS: builds the functions and deploys a stack of them, with the tools that users
+//! use.
 //!
-//! Only [`Source::SamBuild`] builds the functions with `sam build`, which takes many minutes. The other sources deploy functions that Cargo
-//! compiles for this machine with the profile of the tests.
+//! Only [`Source::SamBuild`] builds the functions with `sam build`, which takes many minutes. The other
+//! sources deploy functions that Cargo compiles for this machine with the profile of the tests.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -47,7 +48,8 @@ impl Source {
     }
 }
 
-/// Assembles what `sam build` makes, once in a process. Returns the folder, which has a subfolder with `bootstrap` for each function.
+/// Assembles what `sam build` makes, once in a process. Returns the folder, which has a subfolder with
+/// `bootstrap` for each function.
 fn assembled() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -66,19 +68,25 @@ fn assembled() -> &'static Path {
     })
 }
 
-/// Makes each function of a template take its code from a folder beside the template, as `sam build` does. The folder has the name of the
-/// function's program. Returns these names.
+/// Makes each function of a template take its code from a folder beside the template, as `sam build` does.
+/// The folder has the name of the function's program. Returns these names.
 fn point_to_programs(template: &mut Value) -> Vec<String> {
     let resources = template["Resources"].as_object_mut().expect("the template has resources");
     let functions = resources.values_mut().filter(|resource| resource["Type"] == "AWS::Serverless::Function");
     let point = |function: &mut Value| {
-        let program = function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("the function names its program").to_owned();
+        let program = function["Metadata"]["BuildProperties"]["Binary"]
+            .as_str()
+            .expect("the function names its program")
+            .to_owned();
         function["Properties"]["CodeUri"] = json!(program);
         function.as_object_mut().expect("a resource is an object").remove("Metadata");
         program
     };
     let programs = functions.map(point).collect();
-    template["Globals"]["Function"].as_object_mut().expect("the template has settings of all functions").remove("CodeUri");
+    template["Globals"]["Function"]
+        .as_object_mut()
+        .expect("the template has settings of all functions")
+        .remove("CodeUri");
     programs
 }
 
@@ -88,20 +96,22 @@ fn built(programs: &[String]) -> PathBuf {
     build(&targets)
 }
 
-/// Copies a program to a function's folder, without its symbols if `strip` is installed: the smaller copy is packed faster.
+/// Copies a program to a function's folder, without its symbols if `strip` is installed: the smaller copy is
+/// packed faster.
 fn install(program: &Path, function: &Path) {
     fs::create_dir_all(function).expect("the function's folder can be created");
     let copy = function.with_extension("new");
     let stripped = Command::new("strip").arg("-o").arg(&copy).arg(program).status();
     if !stripped.is_ok_and(|status| status.success()) {
-        fs::copy(program, &copy).unwrap_or_else(|error| panic!("{} cannot be copied: {error}", program.display()));
+        fs::copy(program, &copy)
+            .unwrap_or_else(|error| panic!("{} cannot be copied: {error}", program.display()));
     }
     // Another test binary may be reading the present copy.
     fs::rename(copy, function.join("bootstrap")).expect("the program can be renamed");
 }
 
-/// Runs `sam build` with the documented settings, for this machine's processor, and returns the template. The folders are not the default
-/// ones, so that no user deploys these functions by mistake.
+/// Runs `sam build` with the documented settings, for this machine's processor, and returns the template. The
+/// folders are not the default ones, so that no user deploys these functions by mistake.
 fn sam_build() -> PathBuf {
     let home = folder().join("sam-build");
     let output = home.join("build");
@@ -114,7 +124,8 @@ fn sam_build() -> PathBuf {
 
 fn sam_deploy(template: &Path, emulator: &Emulator) {
     let mut sam = tool(Tools::Deployment, "sam");
-    sam.args(["deploy", "--stack-name", STACK, "--config-file"]).arg(workspace().join("infra/samconfig.toml"));
+    sam.args(["deploy", "--stack-name", STACK, "--config-file"])
+        .arg(workspace().join("infra/samconfig.toml"));
     sam.arg("--template-file").arg(template).arg("--parameter-overrides");
     sam.args([format!("Architecture={}", architecture()), format!("PrivateNetworks={PRIVATE_NETWORKS}")]);
     run(sam.envs(emulator.variables()));
@@ -124,12 +135,18 @@ fn cdk_deploy(binaries: &Path, emulator: &Emulator) {
     let code = binaries.display().to_string();
     let mut cdk = tool(Tools::Cdk, "cdk");
     cdk.current_dir(workspace().join("infra/cdk")).envs(emulator.variables());
-    for (name, value) in [("code", code.as_str()), ("architecture", &architecture()), ("privateNetworks", PRIVATE_NETWORKS)] {
+    for (name, value) in
+        [("code", code.as_str()), ("architecture", &architecture()), ("privateNetworks", PRIVATE_NETWORKS)]
+    {
         cdk.arg("--context").arg(format!("{name}={value}"));
     }
-    // Not in the app's folder: there, this command would compile the app and synthesize its stack, although it deploys nothing of it.
+    // Not in the app's folder: there, this command would compile the app and synthesize its stack, although
+    // it deploys nothing of it.
     let mut bootstrap = tool(Tools::Cdk, "cdk");
-    bootstrap.current_dir(folder()).arg("bootstrap").arg(format!("aws://000000000000/{}", crate::aws::client::REGION));
+    bootstrap
+        .current_dir(folder())
+        .arg("bootstrap")
+        .arg(format!("aws://000000000000/{}", crate::aws::client::REGION));
     run(bootstrap.envs(emulator.variables()));
     run(cdk.args(["deploy", "--require-approval", "never", "--output"]).arg(folder().join("cdk.out")));
 }
@@ -143,12 +160,19 @@ fn architecture() -> String {
 fn tool(tools: Tools, program: &str) -> Command {
     let programs = tools.programs();
     let mut command = Command::new(programs.join(program));
-    command.current_dir(workspace().join("infra")).env("PATH", first_in_path(programs)).env("SAM_CLI_TELEMETRY", "0");
+    command
+        .current_dir(workspace().join("infra"))
+        .env("PATH", first_in_path(programs))
+        .env("SAM_CLI_TELEMETRY", "0");
     command.env("NO_PROXY", "127.0.0.1,localhost");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        // Cargo's variables of the package under test would make ring's build script run again and recompile its dependents.
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"].iter().any(|of| text.starts_with(of)) {
+        // Cargo's variables of the package under test would make ring's build script run again and recompile
+        // its dependents.
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"]
+            .iter()
+            .any(|of| text.starts_with(of))
+        {
             command.env_remove(&name);
         }
     }
@@ -157,7 +181,8 @@ fn tool(tools: Tools, program: &str) -> Command {
 
 fn first_in_path(programs: PathBuf) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path))).expect("PATH can be joined")
+    std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path)))
+        .expect("PATH can be joined")
 }
 
 fn run(command: &mut Command) {

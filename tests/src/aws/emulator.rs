@@ -29,7 +29,8 @@ pub enum Iam {
     Enforced,
 }
 
-/// Environment variable with the URL of a running emulator to share instead of a new one, as in `http://127.0.0.1:4566`.
+/// Environment variable with the URL of a running emulator to share instead of a new one, as in
+/// `http://127.0.0.1:4566`.
 pub const ENDPOINT: &str = "NOBAT_TEST_AWS_ENDPOINT";
 
 /// Lines of the log that are shown if the emulator does not start.
@@ -93,7 +94,8 @@ impl Emulator {
             .stderr(File::create(&log).expect("the log file can be created"))
             .spawn()
             .expect("the installed Python can be started");
-        let port = announced(&mut child).unwrap_or_else(|| panic!("the emulator does not start; the end of its log:\n{}", tail(&log)));
+        let port = announced(&mut child)
+            .unwrap_or_else(|| panic!("the emulator does not start; the end of its log:\n{}", tail(&log)));
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), child: Some(child) }
     }
 }
@@ -107,7 +109,8 @@ impl Drop for Emulator {
     }
 }
 
-/// Returns the command of the launcher. It passes its environment on to the functions, so the environment is cleared.
+/// Returns the command of the launcher. It passes its environment on to the functions, so the environment is
+/// cleared.
 fn command(iam: Iam) -> Command {
     let home = folder().join("run");
     fs::create_dir_all(&home).expect("the emulator's folder can be created");
@@ -144,7 +147,12 @@ fn tail(log: &Path) -> String {
 }
 
 fn resolve(url: &str) -> SocketAddr {
-    let authority = url.strip_prefix("http://").unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must begin with http://"));
+    let authority = url
+        .strip_prefix("http://")
+        .unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must begin with http://"));
     let addresses = authority.trim_end_matches('/').to_socket_addrs();
-    addresses.ok().and_then(|mut found| found.next()).unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must name a host and a port"))
+    addresses
+        .ok()
+        .and_then(|mut found| found.next())
+        .unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must name a host and a port"))
 }

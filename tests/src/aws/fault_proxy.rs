@@ -33,13 +33,15 @@ pub enum Flow {
     Refused,
     /// The tap resets open and new connections (RST) instead of closing them.
     Reset,
-    /// The tap holds back all traffic without an error. Held traffic arrives late if the tap is opened in time.
+    /// The tap holds back all traffic without an error. Held traffic arrives late if the tap is opened in
+    /// time.
     BlackHole,
     /// The tap drops all traffic for good. An affected connection stays dead but open.
     Swallowed,
     /// The tap relays traffic after this delay.
     Late(Duration),
-    /// The tap drops the next reply and closes its connection, after the server handled the request. Then the tap is open.
+    /// The tap drops the next reply and closes its connection, after the server handled the request. Then the
+    /// tap is open.
     LosesNextReply,
 }
 
@@ -128,7 +130,8 @@ impl Inner {
         let mut flow = self.flow.subscribe();
         let Some(target) = self.target.get() else { return };
         let Ok(mut server) = TcpStream::connect(target).await else { return };
-        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+            (client.split(), server.split());
         let requests = self.pump(&mut from_client, &mut to_server, Direction::Request);
         let replies = self.pump(&mut from_server, &mut to_client, Direction::Reply);
         tokio::select! {
@@ -208,7 +211,11 @@ mod tests {
     }
 
     fn bodies(receiver: &Receiver) -> Vec<String> {
-        receiver.received("/").iter().map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect()
+        receiver
+            .received("/")
+            .iter()
+            .map(|request| String::from_utf8_lossy(&request.body).into_owned())
+            .collect()
     }
 
     #[tokio::test]
@@ -240,7 +247,9 @@ mod tests {
     async fn reset_request_never_arrives_and_fails() {
         let (receiver, tap) = tapped().await;
         tap.set(Flow::Reset);
-        let Err(ExchangeError::Unanswered(error)) = post(tap.address(), "lost").await else { panic!("the request got a response") };
+        let Err(ExchangeError::Unanswered(error)) = post(tap.address(), "lost").await else {
+            panic!("the request got a response")
+        };
         assert!(format!("{error:?}").contains("reset"), "{error:?}");
         tap.set(Flow::Open);
         assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
@@ -252,11 +261,15 @@ mod tests {
         let (receiver, tap) = tapped().await;
         let mut caught = TcpStream::connect(tap.address()).await.unwrap();
         tap.set(Flow::Swallowed);
-        let (written, ()) = tokio::join!(caught.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n"), tap.refuses(1));
+        let (written, ()) =
+            tokio::join!(caught.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n"), tap.refuses(1));
         written.unwrap();
         tap.set(Flow::Open);
         assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
-        assert!(caught.read_u8().now_or_never().is_none(), "the caught connection is neither answered nor closed");
+        assert!(
+            caught.read_u8().now_or_never().is_none(),
+            "the caught connection is neither answered nor closed"
+        );
         assert_eq!(bodies(&receiver), ["found"]);
     }
 

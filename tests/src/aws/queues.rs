@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::aws::client::Client;
 use crate::aws::template;
 
-/// Queue and its dead-letter queue, both empty, with unique names. The tests do not delete them: they end with their emulator.
+/// Queue and its dead-letter queue, both empty, with unique names. The tests do not delete them: they end
+/// with their emulator.
 pub struct Queues {
     client: Client,
     hints: String,
@@ -15,7 +16,8 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Creates both queues. A message that is received and not deleted reappears after `visibility`, in whole seconds.
+    /// Creates both queues. A message that is received and not deleted reappears after `visibility`, in whole
+    /// seconds.
     pub async fn create(client: Client, visibility: Duration) -> Self {
         let name = format!("nobat-{:032x}", rand::random::<u128>());
         let dead_letters = create(client, &format!("{name}-dead"), &json!({})).await;
@@ -50,7 +52,8 @@ impl Queues {
     pub async fn send_all(&self, bodies: &[String]) {
         let entry = |(place, body): (usize, &String)| json!({ "Id": place.to_string(), "MessageBody": body });
         let entries: Vec<Value> = bodies.iter().enumerate().map(entry).collect();
-        let sent = self.client.sqs("SendMessageBatch", &json!({ "QueueUrl": self.hints, "Entries": entries })).await;
+        let sent =
+            self.client.sqs("SendMessageBatch", &json!({ "QueueUrl": self.hints, "Entries": entries })).await;
         assert_eq!(sent["Successful"].as_array().map(Vec::len), Some(bodies.len()), "{sent:#}");
     }
 
@@ -61,18 +64,21 @@ impl Queues {
 
     /// Receives up to 10 messages and returns their message groups, or `-` for a message without one.
     pub async fn groups(&self) -> Vec<String> {
-        let ask =
-            json!({ "QueueUrl": self.hints, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 1, "MessageSystemAttributeNames": ["All"] });
+        let ask = json!({ "QueueUrl": self.hints, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 1, "MessageSystemAttributeNames": ["All"] });
         let received = self.client.sqs("ReceiveMessage", &ask).await;
         let messages = received["Messages"].as_array().into_iter().flatten();
-        messages.map(|message| message["Attributes"]["MessageGroupId"].as_str().unwrap_or("-").to_owned()).collect()
+        messages
+            .map(|message| message["Attributes"]["MessageGroupId"].as_str().unwrap_or("-").to_owned())
+            .collect()
     }
 
     /// Sets the visibility timeout of both queues, in whole seconds.
     pub async fn set_visibility(&self, visibility: Duration) {
         for url in [&self.hints, &self.dead_letters] {
             let attributes = json!({ "VisibilityTimeout": visibility.as_secs().to_string() });
-            self.client.sqs("SetQueueAttributes", &json!({ "QueueUrl": url, "Attributes": attributes })).await;
+            self.client
+                .sqs("SetQueueAttributes", &json!({ "QueueUrl": url, "Attributes": attributes }))
+                .await;
         }
     }
 
@@ -101,7 +107,10 @@ impl Queues {
 
 async fn create(client: Client, name: &str, attributes: &Value) -> String {
     let created = client.sqs("CreateQueue", &json!({ "QueueName": name, "Attributes": attributes })).await;
-    created["QueueUrl"].as_str().unwrap_or_else(|| panic!("the response has no QueueUrl: {created:#}")).to_owned()
+    created["QueueUrl"]
+        .as_str()
+        .unwrap_or_else(|| panic!("the response has no QueueUrl: {created:#}"))
+        .to_owned()
 }
 
 async fn arn(client: Client, url: &str) -> Value {
@@ -114,7 +123,8 @@ async fn depth(client: Client, url: &str) -> u64 {
 }
 
 fn count(attributes: &Value, state: &str) -> u64 {
-    let number = attributes[format!("ApproximateNumberOfMessages{state}")].as_str().and_then(|text| text.parse().ok());
+    let number =
+        attributes[format!("ApproximateNumberOfMessages{state}")].as_str().and_then(|text| text.parse().ok());
     number.unwrap_or_else(|| panic!("the number of messages is missing: {attributes:#}"))
 }
 

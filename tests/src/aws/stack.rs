@@ -1,4 +1,5 @@
-//! nobat as deployed on AWS: its API, its table and queues, and its functions, which tests can stop and start.
+//! nobat as deployed on AWS: its API, its table and queues, and its functions, which tests can stop and
+//! start.
 
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -60,11 +61,14 @@ pub const VISIBILITY: Duration = Duration::from_secs(2);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("the runtime can be created"));
 
 impl Stack {
-    /// Returns the stack that the stories of a test binary share, one story at a time, restored to its initial state.
+    /// Returns the stack that the stories of a test binary share, one story at a time, restored to its
+    /// initial state.
     pub async fn of(source: Source) -> MutexGuard<'static, Self> {
         static STACKS: [OnceLock<Mutex<Stack>>; 3] = [const { OnceLock::new() }; 3];
         let cell = &STACKS[source as usize];
-        let deployed = tokio::task::spawn_blocking(move || cell.get_or_init(|| Mutex::new(RUNTIME.block_on(Self::deploy(source)))));
+        let deployed = tokio::task::spawn_blocking(move || {
+            cell.get_or_init(|| Mutex::new(RUNTIME.block_on(Self::deploy(source))))
+        });
         let stack = deployed.await.expect("the stack can be deployed").lock().await;
         stack.restore().await;
         stack
@@ -83,13 +87,21 @@ impl Stack {
     /// Reads names and URLs from `CloudFormation`.
     async fn find(emulator: Emulator, tap: Tap) -> Self {
         let client = emulator.client();
-        let (said, resources) = (client.stack("DescribeStacks", STACK).await, client.stack("DescribeStackResources", STACK).await);
+        let (said, resources) = (
+            client.stack("DescribeStacks", STACK).await,
+            client.stack("DescribeStackResources", STACK).await,
+        );
         let output = |name: &str| find_member(&said, ["OutputKey", "OutputValue"], |key| key == name);
-        let host = output("ApiUrl").split_once("//").map(|(_, host)| host.to_owned()).expect("ApiUrl is a URL");
+        let host =
+            output("ApiUrl").split_once("//").map(|(_, host)| host.to_owned()).expect("ApiUrl is a URL");
         let id = host.split('.').next().unwrap_or_default();
-        let settings =
-            nobat_aws::Settings { table: output("TableName"), queue_url: output("QueueUrl"), retention: Duration::from_hours(24) };
-        // The owner creates the first key through the table, because no key exists that could ask the API for it.
+        let settings = nobat_aws::Settings {
+            table: output("TableName"),
+            queue_url: output("QueueUrl"),
+            retention: Duration::from_hours(24),
+        };
+        // The owner creates the first key through the table, because no key exists that could ask the API for
+        // it.
         let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
         let queues = Queues::at(client, output("QueueUrl"), output("DeadLetterQueueUrl"));
@@ -101,7 +113,9 @@ impl Stack {
             client,
             host: format!("{id}.execute-api.localhost:{}", emulator.address().port()),
             // CDK adds a path before the name and a digest after it.
-            sweeper: find_member(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| id.contains("SweeperFunction")),
+            sweeper: find_member(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| {
+                id.contains("SweeperFunction")
+            }),
             key,
             emulator,
         }
@@ -127,7 +141,10 @@ impl Stack {
         self.tap.set(Flow::Open);
         self.queues.set_visibility(VISIBILITY).await;
         self.queues.purge().await;
-        self.change_workers(&json!({ "Enabled": true, "FunctionResponseTypes": self.workers.response_types })).await;
+        self.change_workers(
+            &json!({ "Enabled": true, "FunctionResponseTypes": self.workers.response_types }),
+        )
+        .await;
     }
 
     /// Stops the workers from receiving hints until [`Stack::resume_workers`].
@@ -140,8 +157,8 @@ impl Stack {
         self.change_workers(&json!({ "Enabled": true })).await;
     }
 
-    /// Makes the queue ignore which hints the workers report as failed, as if the template did not contain `ReportBatchItemFailures`. It
-    /// applies until the next story.
+    /// Makes the queue ignore which hints the workers report as failed, as if the template did not contain
+    /// `ReportBatchItemFailures`. It applies until the next story.
     pub async fn ignore_batch_failures(&self) {
         let before = &self.workers.response_types;
         assert_eq!(*before, json!(["ReportBatchItemFailures"]), "the report is not deployed");
@@ -160,8 +177,18 @@ impl Stack {
     pub async fn sweep(&self) {
         let path = format!("functions/{}/invocations", self.sweeper);
         // At most one sweeper runs at a time, and the schedule's own run may be the one.
-        let swept = reached("a sweep", async || self.client.lambda("POST", &path, "{}").await, |answer| answer.status != 429).await;
-        assert!(swept.status == 200 && swept.header("x-amz-function-error").is_empty(), "{} {}", swept.status, swept.text());
+        let swept = reached(
+            "a sweep",
+            async || self.client.lambda("POST", &path, "{}").await,
+            |answer| answer.status != 429,
+        )
+        .await;
+        assert!(
+            swept.status == 200 && swept.header("x-amz-function-error").is_empty(),
+            "{} {}",
+            swept.status,
+            swept.text()
+        );
     }
 
     /// Sends a `GET` request.
@@ -217,10 +244,14 @@ impl Workers {
     async fn find(client: Client, queues: &Queues) -> Self {
         let all = client.lambda("GET", "event-source-mappings/", "").await.json();
         let queue = format!(":{}", queues.hints().rsplit('/').next().unwrap_or_default());
-        let is_of_workers = |source: &&Value| source["EventSourceArn"].as_str().is_some_and(|arn| arn.ends_with(&queue));
+        let is_of_workers =
+            |source: &&Value| source["EventSourceArn"].as_str().is_some_and(|arn| arn.ends_with(&queue));
         let source = all["EventSourceMappings"].as_array().into_iter().flatten().find(is_of_workers);
         let source = source.unwrap_or_else(|| panic!("no function receives hints: {all:#}"));
-        let id = source["UUID"].as_str().unwrap_or_else(|| panic!("the event source has no id: {source:#}")).to_owned();
+        let id = source["UUID"]
+            .as_str()
+            .unwrap_or_else(|| panic!("the event source has no id: {source:#}"))
+            .to_owned();
         Self { id, response_types: source["FunctionResponseTypes"].clone() }
     }
 }
@@ -238,7 +269,8 @@ pub async fn reached<T>(what: &str, look: impl AsyncFn() -> T, is_so: impl Fn(&T
     }
 }
 
-/// Returns the value of the first list member whose key `is_meant` accepts. Keys and values hold no character that XML escapes.
+/// Returns the value of the first list member whose key `is_meant` accepts. Keys and values hold no character
+/// that XML escapes.
 fn find_member(xml: &str, [key, value]: [&str; 2], is_meant: impl Fn(&str) -> bool) -> String {
     let members = xml.split("</member>").filter(|member| element(member, key).is_some_and(&is_meant));
     let mut found = members.filter_map(|member| element(member, value));

@@ -18,11 +18,13 @@ pub struct Table {
 /// Properties with the same name in `CreateTable` and in the template.
 const PROPERTIES: [&str; 4] = ["AttributeDefinitions", "BillingMode", "GlobalSecondaryIndexes", "KeySchema"];
 
-/// Interval between two checks that the table is active. The emulator's table is active at once; other services take a while.
+/// Interval between two checks that the table is active. The emulator's table is active at once; other
+/// services take a while.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Table {
-    /// Creates a table without TTL: the tests use virtual time, and the emulator would delete by its own clock.
+    /// Creates a table without TTL: the tests use virtual time, and the emulator would delete by its own
+    /// clock.
     pub async fn create(client: Client) -> Self {
         let name = format!("nobat-{:032x}", rand::random::<u128>());
         let mut input = definition();
@@ -52,7 +54,10 @@ impl Table {
         let id = task["id"].as_str().unwrap_or_else(|| panic!("the task has no id: {task:#}"));
         let changes: Vec<String> = moments.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
         let names: Value = moments.iter().map(|(name, _)| (format!("#{name}"), json!(name))).collect();
-        let values: Value = moments.iter().map(|(name, at)| (format!(":{name}"), json!({ "N": at.millis().to_string() }))).collect();
+        let values: Value = moments
+            .iter()
+            .map(|(name, at)| (format!(":{name}"), json!({ "N": at.millis().to_string() })))
+            .collect();
         let input = json!({
             "TableName": self.name,
             "Key": { "PK": { "S": format!("T#default#{id}") }, "SK": { "S": "task" } },

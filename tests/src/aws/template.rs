@@ -25,6 +25,10 @@ fn read() -> Value {
     let mut command = Command::new(Tools::Emulator.programs().join("python"));
     command.arg(workspace().join("tests/aws/template.py")).arg(workspace().join("infra/template.yaml"));
     let output = command.output().expect("the installed Python can be started");
-    assert!(output.status.success(), "the template cannot be read: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "the template cannot be read: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }

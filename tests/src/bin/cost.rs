@@ -1,4 +1,5 @@
-//! `cargo run --release -p nobat-tests --bin cost`: measures the cost of tasks on AWS again and writes it into `docs/cost.md`.
+//! `cargo run --release -p nobat-tests --bin cost`: measures the cost of tasks on AWS again and writes it
+//! into `docs/cost.md`.
 
 use std::fs;
 

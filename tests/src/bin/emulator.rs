@@ -1,4 +1,5 @@
-//! `cargo run -p nobat-tests --bin emulator`: runs an emulator of AWS on this machine until this process ends.
+//! `cargo run -p nobat-tests --bin emulator`: runs an emulator of AWS on this machine until this process
+//! ends.
 
 use clap::{Parser, ValueEnum};
 use nobat_tests::aws::emulator::{Emulator, Iam};

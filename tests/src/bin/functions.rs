@@ -1,8 +1,9 @@
-//! `cargo run --release -p nobat-tests --bin functions -- FOLDER`: measures start time, CPU time and memory of each function.
+//! `cargo run --release -p nobat-tests --bin functions -- FOLDER`: measures start time, CPU time and memory
+//! of each function.
 //!
-//! Lambda hands events to a function through an HTTP API, from which the function takes one event after another:
-//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. This program serves that API, in front of the emulator's table and
-//! queue.
+//! Lambda hands events to a function through an HTTP API, from which the function takes one event after
+//! another: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. This program serves that API,
+//! in front of the emulator's table and queue.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -66,10 +67,18 @@ struct Taken {
 async fn main() -> anyhow::Result<()> {
     let folder = Cli::parse().folder;
     let emulator = Emulator::shared();
-    let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_mins(6)).await);
+    let (table, queues) = (
+        Table::create(emulator.client()).await,
+        Queues::create(emulator.client(), Duration::from_mins(6)).await,
+    );
     let mut variables = emulator.variables().to_vec();
-    variables.extend([("NOBAT_TABLE", table.name().to_owned()), ("NOBAT_QUEUE_URL", queues.hints().to_owned())]);
-    let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: Duration::from_hours(24) };
+    variables
+        .extend([("NOBAT_TABLE", table.name().to_owned()), ("NOBAT_QUEUE_URL", queues.hints().to_owned())]);
+    let settings = Settings {
+        table: table.name().to_owned(),
+        queue_url: queues.hints().to_owned(),
+        retention: Duration::from_hours(24),
+    };
     let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
     let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
     let store = backend.store;
@@ -94,7 +103,9 @@ async fn main() -> anyhow::Result<()> {
                 _ => json!({}),
             });
         }
-        let taken = measure(&folder.join(name).join("bootstrap"), &variables, events).await.with_context(|| name.to_owned())?;
+        let taken = measure(&folder.join(name).join("bootstrap"), &variables, events)
+            .await
+            .with_context(|| name.to_owned())?;
         println!(
             "| {name} | {what} | {:.1} ms | {:.2} ms | {:.1} MiB | {:.1} MiB | {:.1} MiB |",
             taken.init.as_secs_f64() * 1e3,
@@ -116,7 +127,9 @@ fn mebibytes(bytes: u64) -> f64 {
 fn tasks(number: usize) -> Vec<Task> {
     let first = number as u128 * BATCH as u128;
     let kind = sample::name("noop");
-    (0..BATCH as u128).map(|place| Task { kind: kind.clone(), ..sample::task(first + place, SystemClock.now()) }).collect()
+    (0..BATCH as u128)
+        .map(|place| Task { kind: kind.clone(), ..sample::task(first + place, SystemClock.now()) })
+        .collect()
 }
 
 /// Returns the event that API Gateway sends for a request with this key.
@@ -186,7 +199,11 @@ struct Api {
 }
 
 impl Runtime {
-    async fn start(program: &Path, variables: &[(&str, String)], mut events: Vec<Value>) -> anyhow::Result<Self> {
+    async fn start(
+        program: &Path,
+        variables: &[(&str, String)],
+        mut events: Vec<Value>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         events.reverse();
@@ -201,14 +218,17 @@ impl Runtime {
             }
         });
         let begun = Instant::now();
-        let child = command(program, variables, address).spawn().with_context(|| program.display().to_string())?;
+        let child =
+            command(program, variables, address).spawn().with_context(|| program.display().to_string())?;
         Ok(Self { child, begun, asked: receiver, failures, _stop: stop })
     }
 
-    /// Returns the time between the start of the function and its next request for an event. Waits for at most 1 minute.
+    /// Returns the time between the start of the function and its next request for an event. Waits for at
+    /// most 1 minute.
     async fn asked(&mut self) -> anyhow::Result<Duration> {
-        let asked =
-            tokio::time::timeout(Duration::from_mins(1), self.asked.recv()).await.context("the function does not request an event")?;
+        let asked = tokio::time::timeout(Duration::from_mins(1), self.asked.recv())
+            .await
+            .context("the function does not request an event")?;
         Ok(asked.context("the API has ended")?.duration_since(self.begun))
     }
 
@@ -229,7 +249,10 @@ impl Runtime {
     /// Returns the peak resident memory, in bytes.
     fn most_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process status has no VmHWM")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("the process status has no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
     }
 
@@ -241,7 +264,10 @@ impl Runtime {
 fn command(program: &Path, variables: &[(&str, String)], api: SocketAddr) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
-    command.env("AWS_LAMBDA_RUNTIME_API", api.to_string()).env("AWS_LAMBDA_FUNCTION_NAME", "f").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    command
+        .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+        .env("AWS_LAMBDA_FUNCTION_NAME", "f")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "1");
     command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256").env("NOBAT_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command
@@ -277,7 +303,8 @@ impl Api {
     /// Takes the function's response or error, and counts failures.
     async fn take(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let is_error = request.uri().path().ends_with("/error");
-        let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body =
+            request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let is_refusal = body["statusCode"].as_u64().is_some_and(|status| status != 202);
         let is_partial = body["batchItemFailures"].as_array().is_some_and(|failures| !failures.is_empty());
@@ -303,7 +330,13 @@ fn next(event: &Value) -> Response<Full<Bytes>> {
 /// Returns the size of the program in a zip file, as it is deployed, in bytes.
 async fn zipped(program: &Path) -> anyhow::Result<u64> {
     let zip = std::env::temp_dir().join(format!("nobat-function-{}.zip", std::process::id()));
-    let status = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(program).status().await.context("python3")?;
+    let status = Command::new("python3")
+        .args(["-m", "zipfile", "-c"])
+        .arg(&zip)
+        .arg(program)
+        .status()
+        .await
+        .context("python3")?;
     ensure!(status.success(), "the program cannot be zipped");
     let length = zip.metadata()?.len();
     std::fs::remove_file(zip)?;

@@ -1,4 +1,5 @@
-//! `cargo run --release -p nobat-tests --bin kill`: kills the real program repeatedly and checks that no task is lost.
+//! `cargo run --release -p nobat-tests --bin kill`: kills the real program repeatedly and checks that no task
+//! is lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,7 +61,8 @@ fn main() -> anyhow::Result<ExitCode> {
     if cli.folder.exists() {
         std::fs::remove_dir_all(&cli.folder)?;
     }
-    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be created", cli.folder.display()))?;
+    std::fs::create_dir_all(&cli.folder)
+        .with_context(|| format!("{} cannot be created", cli.folder.display()))?;
     println!("{plan:?}, evidence in {}", cli.folder.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let verdict = check(&runtime.block_on(run(plan, &cli.folder))?);

@@ -1,4 +1,5 @@
-//! `cargo run --release -p nobat-tests --bin noisy`: measures a quiet tenant while a stranger or another tenant attacks.
+//! `cargo run --release -p nobat-tests --bin noisy`: measures a quiet tenant while a stranger or another
+//! tenant attacks.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,7 +40,13 @@ async fn main() -> anyhow::Result<ExitCode> {
     println!("{HEAD}");
     let mut failures = Vec::new();
     for attack in attacks {
-        let plan = Plan { attack, store, is_full: !small, measured: Duration::from_secs(seconds), lead: Duration::from_secs(lead) };
+        let plan = Plan {
+            attack,
+            store,
+            is_full: !small,
+            measured: Duration::from_secs(seconds),
+            lead: Duration::from_secs(lead),
+        };
         let outcome = run(plan, &[]).await?;
         println!("| {attack:?} {outcome}");
         failures.extend(outcome.failures().into_iter().map(|failure| format!("{attack:?}: {failure}")));

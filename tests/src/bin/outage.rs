@@ -1,4 +1,5 @@
-//! `cargo run -p nobat-tests --bin outage`: takes table and queue away from the real program, and checks that it recovers.
+//! `cargo run -p nobat-tests --bin outage`: takes table and queue away from the real program, and checks that
+//! it recovers.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,7 +28,13 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let Cli { cycles, rate, fault, calm } = Cli::parse();
-    let plan = Plan { cycles, rate, fault: Duration::from_secs(fault), calm: Duration::from_secs(calm), sweeps: Sweeps::InTime };
+    let plan = Plan {
+        cycles,
+        rate,
+        fault: Duration::from_secs(fault),
+        calm: Duration::from_secs(calm),
+        sweeps: Sweeps::InTime,
+    };
     println!("{HEAD}");
     let report = run(plan).await?;
     println!("\n{report}");

@@ -1,4 +1,5 @@
-//! `cargo run -p nobat-tests --bin power`: cuts the power repeatedly, and checks that every task answered with 202 is still there.
+//! `cargo run -p nobat-tests --bin power`: cuts the power repeatedly, and checks that every task answered
+//! with 202 is still there.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use clap::Parser;
 use nobat_tests::disk::Cache;
 use nobat_tests::kill::{How, Place, Plan, check, run};
 
-/// Cuts the power under nobat repeatedly, on a disk that loses unsynced writes, and checks that no accepted task is lost
+/// Cuts the power under nobat repeatedly, on a disk that loses unsynced writes, and checks that no accepted
+/// task is lost
 #[derive(Parser)]
 struct Cli {
     /// Number of tasks to submit. Default: 20 for each cut
@@ -36,7 +38,8 @@ fn main() -> anyhow::Result<ExitCode> {
     if cli.folder.exists() {
         std::fs::remove_dir_all(&cli.folder)?;
     }
-    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be created", cli.folder.display()))?;
+    std::fs::create_dir_all(&cli.folder)
+        .with_context(|| format!("{} cannot be created", cli.folder.display()))?;
     println!("{plan:?}, evidence in {}", cli.folder.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let evidence = runtime.block_on(run(plan, &cli.folder))?;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use clap::Parser;
 use nobat_tests::simulation::{Subject, Summary, Violation, simulate};
 
-/// Simulates nobat under all kinds of faults. Prints the last steps of the first run that breaks a promise, and exits with an error.
+/// Simulates nobat under all kinds of faults. Prints the last steps of the first run that breaks a promise,
+/// and exits with an error.
 #[derive(Parser)]
 struct Arguments {
     /// Number of runs on each backend.

@@ -1,10 +1,12 @@
-//! `cargo run -p nobat-tests --bin stack`: runs nobat on this machine as deployed to AWS, until this process ends.
+//! `cargo run -p nobat-tests --bin stack`: runs nobat on this machine as deployed to AWS, until this process
+//! ends.
 
 use clap::{Parser, ValueEnum};
 use nobat_tests::aws::deployment::Source;
 use nobat_tests::aws::stack::Stack;
 
-/// Starts an emulator of AWS, builds nobat's functions, deploys them there with IAM enforced, and prints the URL of the API
+/// Starts an emulator of AWS, builds nobat's functions, deploys them there with IAM enforced, and prints the
+/// URL of the API
 #[derive(Parser)]
 struct Cli {
     /// Tool that deploys the stack

@@ -35,9 +35,18 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
             (claim, expected) => panic!("{claim:?}, not {expected:?}"),
         }
     }
-    let refusals = [TransitionError::Ended, TransitionError::Running, TransitionError::PastDeadline, TransitionError::NotDue]
-        .map(|refused| refused.to_string());
-    assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "every refusal occurs");
+    let refusals = [
+        TransitionError::Ended,
+        TransitionError::Running,
+        TransitionError::PastDeadline,
+        TransitionError::NotDue,
+    ]
+    .map(|refused| refused.to_string());
+    assert_eq!(
+        verdicts,
+        refusals.into_iter().chain(["granted".to_owned()]).collect(),
+        "every refusal occurs"
+    );
 }
 
 /// Returns tasks in every state that a claim can meet 30 seconds from now.
@@ -46,7 +55,8 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     let new = |number| sample::with_attempts(number, 3, now);
     let due_in = |seconds, task| Task { due_at: now + Duration::from_secs(seconds), ..task };
     let until = |seconds, mut task: Task| {
-        task.options = Box::new(TaskOptions { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.options });
+        task.options =
+            Box::new(TaskOptions { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.options });
         task
     };
     let rest = |task: &Task, reason, seconds| Event::Hold {
@@ -71,8 +81,20 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     for number in 10..22 {
         running.push(world.claim(&world.insert(new(number)).await).await);
     }
-    let [retrying, retrying_later, held, held_later, gathered, long_dead, asked, succeeded, failed, canceled, released, replayed] =
-        &running[..]
+    let [
+        retrying,
+        retrying_later,
+        held,
+        held_later,
+        gathered,
+        long_dead,
+        asked,
+        succeeded,
+        failed,
+        canceled,
+        released,
+        replayed,
+    ] = &running[..]
     else {
         unreachable!("12 tasks are running")
     };
@@ -90,14 +112,24 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         world.bring(released, Event::Release { token: released.token }).await,
     ]);
     let ended = world.bring(replayed, succeed(replayed)).await;
-    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::task::lifecycle::ReplayKey::New, generation: None }).await);
+    tasks.push(
+        world
+            .bring(
+                &ended,
+                Event::Replay { key: nobat_core::task::lifecycle::ReplayKey::New, generation: None },
+            )
+            .await,
+    );
     tasks
 }
 
 /// A missing task cannot be claimed.
 pub async fn missing_task_is_not_claimed(world: World) {
     let task = sample::task(1, world.now());
-    assert!(matches!(world.backend.store.claim(&task.key(), world.now() + LEASE, world.now()).await.unwrap(), ClaimResult::Missing));
+    assert!(matches!(
+        world.backend.store.claim(&task.key(), world.now() + LEASE, world.now()).await.unwrap(),
+        ClaimResult::Missing
+    ));
 }
 
 /// Two concurrent claims of a task: one is granted, the other is refused because the task runs.
@@ -106,8 +138,14 @@ pub async fn grants_one_of_two_concurrent_claims(world: World) {
         let name = world.insert(sample::task(number, world.now())).await.key();
         let claim = || world.backend.store.claim(&name, world.now() + LEASE, world.now());
         match join(claim(), claim()).await {
-            (Ok(ClaimResult::Granted(granted)), Ok(ClaimResult::Refused(TransitionError::Running, found)))
-            | (Ok(ClaimResult::Refused(TransitionError::Running, found)), Ok(ClaimResult::Granted(granted))) => assert_eq!(granted, found),
+            (
+                Ok(ClaimResult::Granted(granted)),
+                Ok(ClaimResult::Refused(TransitionError::Running, found)),
+            )
+            | (
+                Ok(ClaimResult::Refused(TransitionError::Running, found)),
+                Ok(ClaimResult::Granted(granted)),
+            ) => assert_eq!(granted, found),
             other => panic!("{other:?}"),
         }
     }

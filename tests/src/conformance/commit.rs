@@ -24,14 +24,21 @@ pub async fn reads_back_every_transition(world: World) {
             scope: LimitScope::Endpoint(sample::name("billing")),
             reservation: Reservation { slot: 7, interval: 1 },
         });
-        let hold = Event::Hold { token: task.token, reason: HeldReason::RateLimited, until, reserved: promise.into() };
+        let hold = Event::Hold {
+            token: task.token,
+            reason: HeldReason::RateLimited,
+            until,
+            reserved: promise.into(),
+        };
         task = step(&world, &task, hold).await;
         assert_eq!(task.hold.holds, 1);
         for attempt in 0..9 {
             world.time.advance(Duration::from_millis(3_003));
             task = world.claim(&task).await;
             task = match attempt % 3 {
-                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::Defer(HeldReason::RetryAfter, world.now()))).await,
+                0 if attempt > 0 => {
+                    step(&world, &task, fail(&task, Retry::Defer(HeldReason::RetryAfter, world.now()))).await
+                }
                 0 => {
                     assert!(task.hold.reservations.rate.is_some(), "a claim keeps the reservation");
                     step(&world, &task, fail(&task, Retry::Backoff)).await
@@ -39,7 +46,8 @@ pub async fn reads_back_every_transition(world: World) {
                 1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
                 _ => {
                     world.time.advance(Duration::from_mins(2));
-                    step(&world, &task, Event::LeaseExpired { spread: JitterSample::from_bits(u64::MAX) }).await
+                    step(&world, &task, Event::LeaseExpired { spread: JitterSample::from_bits(u64::MAX) })
+                        .await
                 }
             };
         }
@@ -63,7 +71,12 @@ async fn end_in_turn(world: &World, task: Task, round: u32) -> Task {
             let message = "a very long sentence – ".repeat(100);
             let error = TaskError::new("my.own_code-1", message);
             let spread = JitterSample::from_bits(0);
-            step(world, &task, Event::Fail { token: task.token, error, retry: Retry::Never, policy: None, spread }).await
+            step(
+                world,
+                &task,
+                Event::Fail { token: task.token, error, retry: Retry::Never, policy: None, spread },
+            )
+            .await
         }
         _ => {
             task = step(world, &task, Event::Cancel).await;
@@ -166,7 +179,8 @@ pub async fn takes_a_large_result(world: World) {
         let task = world.insert(sample::task(number as u128, world.now())).await;
         let running = world.claim(&task).await;
         let result = sample::json(&format!("\"{}\"", "r".repeat(bytes - 2)));
-        let ended = world.bring(&running, Event::Succeed { token: running.token, result: result.clone() }).await;
+        let ended =
+            world.bring(&running, Event::Succeed { token: running.token, result: result.clone() }).await;
         assert!(ended.result.as_ref() == Some(&result));
         assert!(world.get(&task).await == ended);
     }
@@ -182,6 +196,8 @@ pub async fn wakes_waiting_callers(world: World) {
     world.bring(&running, succeed(&running)).await;
     match world.hints {
         Hints::InTheStore => waiting.await,
-        Hints::Apart => assert_eq!(begin(&mut waiting).await, None, "a separate store does not report writes"),
+        Hints::Apart => {
+            assert_eq!(begin(&mut waiting).await, None, "a separate store does not report writes");
+        }
     }
 }

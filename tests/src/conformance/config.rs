@@ -17,12 +17,23 @@ use super::{RETENTION, World};
 use crate::sample::{self, name, tenant};
 
 fn record(sort: RecordKind, of: &str, version: u64) -> Record {
-    Record { name: RecordName { tenant: None, kind: sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
+    Record {
+        name: RecordName { tenant: None, kind: sort, name: name(of) },
+        version,
+        body: format!("{{\"says\":\"{of} «{version}»\"}}"),
+    }
 }
 
 fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
     let actor = Actor::Key(KeyText::new([5; 20]).digest().id());
-    Entry { tenant: of.clone(), at: now, actor, action: Action::TenantChanged, target: object.to_owned(), mark: rand::random() }
+    Entry {
+        tenant: of.clone(),
+        at: now,
+        actor,
+        action: Action::TenantChanged,
+        target: object.to_owned(),
+        mark: rand::random(),
+    }
 }
 
 /// Returns the fields of an entry without its random `mark`, for comparison.
@@ -48,7 +59,11 @@ pub async fn finds_the_written_record(world: World) {
         assert_eq!(world.backend.config.find(&record.name).await.unwrap(), Some(record));
     }
     let other = RecordName { tenant: None, kind: RecordKind::Key, name: name("acme") };
-    assert_eq!(world.backend.config.find(&other).await.unwrap(), None, "a record of another kind is not found");
+    assert_eq!(
+        world.backend.config.find(&other).await.unwrap(),
+        None,
+        "a record of another kind is not found"
+    );
 }
 
 /// If one record's version does not follow the stored one, no record and no entry is written.
@@ -58,19 +73,31 @@ pub async fn writes_all_or_nothing(world: World) {
         let records = vec![record(RecordKind::Key, "b", 1), record(RecordKind::Key, "a", stale)];
         assert_eq!(write(&world, records).await, RecordResult::Conflict, "version {stale} over 1");
     }
-    assert_eq!(write(&world, vec![record(RecordKind::Key, "c", 2)]).await, RecordResult::Conflict, "version 2 without version 1");
-    assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), [record(RecordKind::Key, "a", 1)]);
+    assert_eq!(
+        write(&world, vec![record(RecordKind::Key, "c", 2)]).await,
+        RecordResult::Conflict,
+        "version 2 without version 1"
+    );
+    assert_eq!(
+        world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(),
+        [record(RecordKind::Key, "a", 1)]
+    );
     assert_eq!(audit(&world, &Tenant::default()).await.len(), 1);
     let both = vec![record(RecordKind::Key, "a", 2), record(RecordKind::Key, "b", 1)];
     assert_eq!(write(&world, both.clone()).await, RecordResult::Done);
     assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), both);
 }
 
-/// Records of a tenant, of another tenant and of the installation are separate, even if their names are equal.
+/// Records of a tenant, of another tenant and of the installation are separate, even if their names are
+/// equal.
 pub async fn keeps_records_of_tenants_apart(world: World) {
     let of = |of: Option<&str>| {
         let record = record(RecordKind::Key, "a", 1);
-        Record { name: RecordName { tenant: of.map(tenant), ..record.name }, body: format!("{of:?}"), ..record }
+        Record {
+            name: RecordName { tenant: of.map(tenant), ..record.name },
+            body: format!("{of:?}"),
+            ..record
+        }
     };
     let records = [None, Some("acme"), Some("acme2"), Some("a")].map(of);
     for record in &records {
@@ -79,12 +106,14 @@ pub async fn keeps_records_of_tenants_apart(world: World) {
     }
     for record in &records {
         assert_eq!(world.backend.config.find(&record.name).await.unwrap().as_ref(), Some(record));
-        let page = world.backend.config.page(record.name.tenant.as_ref(), RecordKind::Key, None, 10).await.unwrap();
+        let page =
+            world.backend.config.page(record.name.tenant.as_ref(), RecordKind::Key, None, 10).await.unwrap();
         assert_eq!(page, std::slice::from_ref(record));
     }
 }
 
-/// A record is removed only at the version that was read, with an audit entry. A new record of its name starts at version 1.
+/// A record is removed only at the version that was read, with an audit entry. A new record of its name
+/// starts at version 1.
 pub async fn removes_only_the_read_version(world: World) {
     let (first, second) = (record(RecordKind::Key, "a", 1), record(RecordKind::Key, "a", 2));
     for record in [&first, &second] {
@@ -100,7 +129,10 @@ pub async fn removes_only_the_read_version(world: World) {
     assert_eq!(world.backend.config.find(&first.name).await.unwrap(), Some(second.clone()));
     assert_eq!(audit(&world, &tenant("acme")).await.len(), 0);
     assert_eq!(remove(2).await.unwrap(), RecordResult::Done);
-    assert_eq!((remove(2).await.unwrap(), audit(&world, &tenant("acme")).await.len()), (RecordResult::Conflict, 1));
+    assert_eq!(
+        (remove(2).await.unwrap(), audit(&world, &tenant("acme")).await.len()),
+        (RecordResult::Conflict, 1)
+    );
     assert_eq!(world.backend.config.find(&first.name).await.unwrap(), None);
     assert_eq!(write(&world, vec![second]).await, RecordResult::Conflict);
     assert_eq!(write(&world, vec![first]).await, RecordResult::Done);
@@ -131,7 +163,12 @@ pub async fn lists_the_audit_trail(world: World) {
     for number in 1..=5_u64 {
         world.time.advance(Duration::from_millis(1));
         let entry = entry(&one, &format!("object-{number}"), world.now());
-        world.backend.config.write(vec![record(RecordKind::Tenant, "one", number)], entry.clone()).await.unwrap();
+        world
+            .backend
+            .config
+            .write(vec![record(RecordKind::Tenant, "one", number)], entry.clone())
+            .await
+            .unwrap();
         written.insert(0, fields(&entry));
     }
     let (mut seen, mut after) = (Vec::new(), None);
@@ -172,7 +209,10 @@ pub async fn prunes_old_audit_entries(world: World) {
     world.time.advance(Duration::from_millis(1));
     world.backend.store.prune(10, world.now()).await.unwrap();
     assert!(audit(&world, &Tenant::default()).await.is_empty());
-    assert!(world.backend.config.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
+    assert!(
+        world.backend.config.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(),
+        "the key itself is kept"
+    );
 }
 
 /// Takes never exceed the tenant's rate and burst. Each tenant has its own bucket.

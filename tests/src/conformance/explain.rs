@@ -11,7 +11,8 @@ use nobat_core::config::endpoint::NoEndpointTester;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
 use nobat_core::limits::{
-    AcquireRequest, AcquireResult, HolderId, LimitScope, LimiterKey, LimiterState, Limits, RateLimit, ScopedReservation,
+    AcquireRequest, AcquireResult, HolderId, LimitScope, LimiterKey, LimiterState, Limits, RateLimit,
+    ScopedReservation,
 };
 use nobat_core::ports::limiter_store::WriteResult;
 use nobat_core::secrets::vault::Without;
@@ -84,7 +85,10 @@ pub async fn names_a_pause_while_it_lasts(world: World) {
     let path = format!("/v1/tasks/{}/explain", task.id);
     put(&app, "/v1/queues/default", json!({"paused": true})).await;
     let paused = get(&app, &path).await;
-    assert_eq!((&paused["code"], &paused["blocked_by"]), (&json!("paused"), &json!({"type": "queue", "name": "default"})));
+    assert_eq!(
+        (&paused["code"], &paused["blocked_by"]),
+        (&json!("paused"), &json!({"type": "queue", "name": "default"}))
+    );
     assert_eq!(paused["until"], json!(task.due_at));
     put(&app, "/v1/queues/default", json!({"paused": false})).await;
     let over = get(&app, &path).await;
@@ -97,7 +101,10 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
     let (app, now) = (app(&world), world.now());
     put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
-    let limits = Limits { rate: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
+    let limits = Limits {
+        rate: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }),
+        ..Limits::default()
+    };
     let (mut limiter, of) = (LimiterState::default(), LimitScope::Key(sample::name("customer-42")));
     let ask = AcquireRequest {
         holder: HolderId(1),
@@ -106,12 +113,21 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
         holds: 0,
         jitter: JitterSample::from_bits(0),
     };
-    let AcquireResult::Granted(_) = limiter.acquire(&limits, &ask, now) else { panic!("the first start is granted") };
-    let AcquireResult::Denied(wait) = limiter.acquire(&limits, &ask, now) else { panic!("the second start is reserved") };
+    let AcquireResult::Granted(_) = limiter.acquire(&limits, &ask, now) else {
+        panic!("the first start is granted")
+    };
+    let AcquireResult::Denied(wait) = limiter.acquire(&limits, &ask, now) else {
+        panic!("the second start is reserved")
+    };
     let name = LimiterKey { tenant: sample::task(1, now).tenant, scope: of.clone() };
     assert_eq!(world.backend.limiters.write(&name, &limiter, 0, now).await.unwrap(), WriteResult::Done);
-    let task =
-        held(&world, 1, HeldReason::RateLimited, wait.reservation.map(|reservation| ScopedReservation { scope: of, reservation })).await;
+    let task = held(
+        &world,
+        1,
+        HeldReason::RateLimited,
+        wait.reservation.map(|reservation| ScopedReservation { scope: of, reservation }),
+    )
+    .await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason = format!(
         "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",

@@ -33,20 +33,30 @@ pub async fn renews_the_lease(world: World) {
     assert_eq!(Task { state: running.state.clone(), version: running.version, ..renewed }, running);
     world.time.advance(Duration::from_secs(59));
     let claim = world.backend.store.claim(&running.key(), world.now() + LEASE, world.now()).await.unwrap();
-    assert!(matches!(claim, ClaimResult::Refused(nobat_core::task::lifecycle::TransitionError::Running, _)), "{claim:?}");
+    assert!(
+        matches!(claim, ClaimResult::Refused(nobat_core::task::lifecycle::TransitionError::Running, _)),
+        "{claim:?}"
+    );
 }
 
 /// The stored progress stays until a heartbeat brings other progress.
 pub async fn keeps_the_progress_until_it_is_replaced(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
-    for (said, kept) in
-        [(None, None), (Some("{\"at\": 0.10}"), Some("{\"at\": 0.10}")), (None, Some("{\"at\": 0.10}")), (Some("2"), Some("2"))]
-    {
+    for (said, kept) in [
+        (None, None),
+        (Some("{\"at\": 0.10}"), Some("{\"at\": 0.10}")),
+        (None, Some("{\"at\": 0.10}")),
+        (Some("2"), Some("2")),
+    ] {
         beat(&world, &running, said).await;
         assert_eq!(world.get(&running).await.progress, kept.map(sample::json));
     }
     world.backend.apply(&running.key(), None, succeed(&running), world.now()).await.unwrap();
-    assert_eq!(world.get(&running).await.progress, Some(sample::json("2")), "an ended task keeps its progress");
+    assert_eq!(
+        world.get(&running).await.progress,
+        Some(sample::json("2")),
+        "an ended task keeps its progress"
+    );
 }
 
 /// A heartbeat reports a requested cancellation, and so does every later one.
@@ -54,7 +64,10 @@ pub async fn reports_a_requested_cancellation(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     world.backend.apply(&running.key(), None, Event::Cancel, world.now()).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(beat(&world, &running, None).await, Heartbeat::Renewed { cancel: CancelRequest::Requested });
+        assert_eq!(
+            beat(&world, &running, None).await,
+            Heartbeat::Renewed { cancel: CancelRequest::Requested }
+        );
     }
 }
 
@@ -71,7 +84,9 @@ pub async fn is_lost_without_the_newest_lease(world: World) {
     let retrying = world.bring(&running, fail(&running, Retry::Backoff)).await;
 
     let newer = Task { token: second.token + 1, ..second.clone() };
-    for (task, stored) in [(&waiting, &waiting), (&first, &second), (&newer, &second), (&ended, &ended), (&retrying, &retrying)] {
+    for (task, stored) in
+        [(&waiting, &waiting), (&first, &second), (&newer, &second), (&ended, &ended), (&retrying, &retrying)]
+    {
         assert_eq!(beat(&world, task, Some("1")).await, Heartbeat::Lost);
         assert_eq!(world.get(task).await, *stored);
     }
@@ -83,9 +98,14 @@ pub async fn is_lost_without_the_newest_lease(world: World) {
 pub async fn outdates_the_workers_copy(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     beat(&world, &running, Some("1")).await;
-    let committed = world.backend.store.commit(world.change(&running, succeed(&running)), world.now()).await.unwrap();
+    let committed =
+        world.backend.store.commit(world.change(&running, succeed(&running)), world.now()).await.unwrap();
     assert!(matches!(committed, CommitResult::Conflict), "{committed:?}");
-    let ended = world.backend.apply(&running.key(), Some(running.clone()), succeed(&running), world.now()).await.unwrap();
+    let ended = world
+        .backend
+        .apply(&running.key(), Some(running.clone()), succeed(&running), world.now())
+        .await
+        .unwrap();
     assert!(matches!(ended.state, State::Ended(_)));
     assert_eq!(ended.progress, Some(sample::json("1")));
     assert_eq!(world.get(&running).await, ended);

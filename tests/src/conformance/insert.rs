@@ -55,7 +55,9 @@ pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
 pub async fn keeps_tenants_apart(world: World) {
     let now = world.now();
     let ours = world.insert(sample::task(1, now)).await;
-    let theirs = world.insert(Task { tenant: sample::tenant("other"), payload: sample::json("2"), ..sample::task(1, now) }).await;
+    let theirs = world
+        .insert(Task { tenant: sample::tenant("other"), payload: sample::json("2"), ..sample::task(1, now) })
+        .await;
     assert_eq!(ours.id, theirs.id);
     let running = world.claim(&theirs).await;
     assert_eq!(world.get(&ours).await, ours);
@@ -63,9 +65,12 @@ pub async fn keeps_tenants_apart(world: World) {
     assert_eq!(world.get(&theirs).await, running);
 }
 
-/// Payloads up to 256 KiB come back whole through every write. The sizes include those at which stores move payloads elsewhere.
+/// Payloads up to 256 KiB come back whole through every write. The sizes include those at which stores move
+/// payloads elsewhere.
 pub async fn takes_the_largest_payload(world: World) {
-    for (number, bytes) in [0, 1, 1_000, 1_021, 1_022, 1_023, 1_024, 4_096, 65_536, 256 * 1024 - 2].into_iter().enumerate() {
+    for (number, bytes) in
+        [0, 1, 1_000, 1_021, 1_022, 1_023, 1_024, 4_096, 65_536, 256 * 1024 - 2].into_iter().enumerate()
+    {
         let payload = sample::json(&format!("\"{}\"", "é".repeat(bytes / 2) + &"x".repeat(bytes % 2)));
         let task = Task { payload, ..sample::task(number as u128, world.now()) };
         world.insert(task.clone()).await;

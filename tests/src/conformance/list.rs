@@ -93,7 +93,8 @@ pub async fn filters(world: World) {
         ..everything()
     }));
     for query in queries {
-        let passing: Vec<Task> = tasks.iter().filter(|task| query.matches(task, world.now())).cloned().collect();
+        let passing: Vec<Task> =
+            tasks.iter().filter(|task| query.matches(task, world.now())).cloned().collect();
         assert_eq!(listed(&world, &query).await, names(&passing), "{query:?}");
     }
 }
@@ -124,7 +125,9 @@ pub async fn page_scans_a_bounded_number(world: World) {
     world.insert(rare.clone()).await;
     for batch in 1..=21 {
         world.time.advance(Duration::from_secs(1));
-        world.insert_all((0..100).map(|number| sample::task(batch * 100 + number, world.now())).collect()).await;
+        world
+            .insert_all((0..100).map(|number| sample::task(batch * 100 + number, world.now())).collect())
+            .await;
     }
     let mut query = ListQuery { kind: Some(rare.kind.clone()), ..everything() };
     let (mut pages, mut found) = (1, Vec::new());
@@ -145,18 +148,25 @@ pub async fn page_scans_a_bounded_number(world: World) {
 pub async fn listed_task_equals_the_stored_one(world: World) {
     let now = world.now();
     let running = world.claim(&world.insert(sample::elaborate_due(1, now)).await).await;
-    let stored = [world.bring(&running, succeed(&running)).await, world.insert(sample::elaborate(2, now)).await];
+    let stored =
+        [world.bring(&running, succeed(&running)).await, world.insert(sample::elaborate(2, now)).await];
     for stored in stored {
         let status = stored.status(now);
         let query = ListQuery { tenant: stored.tenant.clone(), status: Some(status), ..everything() };
         let mut listed = world.backend.store.list(&query, now).await.unwrap().tasks.remove(0);
-        listed = Task { payload: stored.payload.clone(), result: stored.result.clone(), attempts: stored.attempts.clone(), ..listed };
+        listed = Task {
+            payload: stored.payload.clone(),
+            result: stored.result.clone(),
+            attempts: stored.attempts.clone(),
+            ..listed
+        };
         assert_eq!(listed, stored);
         assert!(matches!(status, Status::Scheduled | Status::Ended(Outcome::Succeeded)));
     }
 }
 
-/// Waiting tasks are counted for each tenant, up to the requested number. Running tasks may be counted; ended ones are not.
+/// Waiting tasks are counted for each tenant, up to the requested number. Running tasks may be counted; ended
+/// ones are not.
 pub async fn counts_waiting_tasks(world: World) {
     let (one, other) = (tenant("one"), tenant("other"));
     let task = |number, of: &Tenant| Task { tenant: of.clone(), ..sample::task(number, world.now()) };

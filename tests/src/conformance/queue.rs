@@ -103,7 +103,11 @@ pub async fn delivers_a_released_task_again(world: World) {
     for token in 1..4 {
         let received = receive_some(&world, 10).await.remove(0);
         assert_eq!((received.token, received.attempt), (token, 1));
-        world.backend.apply(&received.key(), Some(received.clone()), Event::Release { token }, world.now()).await.unwrap();
+        world
+            .backend
+            .apply(&received.key(), Some(received.clone()), Event::Release { token }, world.now())
+            .await
+            .unwrap();
     }
 }
 
@@ -111,7 +115,11 @@ pub async fn delivers_a_released_task_again(world: World) {
 pub async fn delivers_a_retry_and_a_callback(world: World) {
     world.accept(vec![sample::reported(sample::with_attempts(1, 2, world.now()))]).await;
     let first = receive_some(&world, 10).await.remove(0);
-    world.backend.apply(&first.key(), Some(first.clone()), fail(&first, Retry::Backoff), world.now()).await.unwrap();
+    world
+        .backend
+        .apply(&first.key(), Some(first.clone()), fail(&first, Retry::Backoff), world.now())
+        .await
+        .unwrap();
     world.time.advance(Duration::from_millis(999));
     world.receives_next(sample::task(2, world.now())).await;
     world.time.advance(Duration::from_millis(1));
@@ -142,7 +150,10 @@ pub async fn loses_no_task_when_dropped(world: World) {
 
 /// A task past its deadline is not started. If the backend ends it at once, it writes the same as the sweep.
 pub async fn delivers_no_expired_task(world: World) {
-    let mut task = Task { due_at: world.now() + Duration::from_secs(1), ..sample::reported(sample::task(1, world.now())) };
+    let mut task = Task {
+        due_at: world.now() + Duration::from_secs(1),
+        ..sample::reported(sample::task(1, world.now()))
+    };
     task.options.expires_at = Some(world.now() + Duration::from_secs(2));
     world.accept(vec![task.clone()]).await;
     world.time.advance(Duration::from_secs(2));
@@ -162,7 +173,8 @@ pub async fn delivers_no_expired_task(world: World) {
     }
 }
 
-/// A tenant with many tasks does not make other tenants wait for all of them. A separate queue of hints decides this by itself.
+/// A tenant with many tasks does not make other tenants wait for all of them. A separate queue of hints
+/// decides this by itself.
 pub async fn delivers_tasks_of_every_tenant(world: World) {
     if world.hints == Hints::Apart {
         return;
@@ -172,9 +184,14 @@ pub async fn delivers_tasks_of_every_tenant(world: World) {
     for (number, of) in [(101, "b"), (102, "c")] {
         world.accept(vec![task(number, of)]).await;
     }
-    let mut tenants: Vec<String> = world.receive(6).await.iter().map(|task| task.tenant.to_string()).collect();
+    let mut tenants: Vec<String> =
+        world.receive(6).await.iter().map(|task| task.tenant.to_string()).collect();
     tenants.sort_unstable();
-    assert_eq!(tenants, ["b", "busy", "busy", "busy", "busy", "c"], "the busy tenant gets the remaining room");
+    assert_eq!(
+        tenants,
+        ["b", "busy", "busy", "busy", "busy", "c"],
+        "the busy tenant gets the remaining room"
+    );
     world.accept(vec![task(103, "b")]).await;
     assert_eq!(world.receive(1).await[0].tenant, tenant("b"), "the other tenant is next");
 }

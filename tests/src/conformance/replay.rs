@@ -9,7 +9,8 @@ use nobat_core::task::{KeyedRequest, Task};
 use super::World;
 use crate::sample;
 
-/// Only one of eight replays that name the same generation starts the next generation, even if that ends before the others arrive.
+/// Only one of eight replays that name the same generation starts the next generation, even if that ends
+/// before the others arrive.
 pub async fn same_generation_is_replayed_once(world: World) {
     let task = ended(&world, 1).await;
     let outcomes = join_all((0..8).map(async |mark| {
@@ -43,7 +44,10 @@ pub async fn carries_out_a_request_once(world: World) {
     world.bring(&world.get(&task).await, Event::Cancel).await;
     assert!(is_repeated(&replay(&world, &task, None, Some(request), 5).await));
     let other_body = KeyedRequest { body: [9; 8], ..request };
-    assert!(matches!(replay(&world, &task, None, Some(other_body), 6).await, Err(ApplyError::Refused(TransitionError::KeyReused))));
+    assert!(matches!(
+        replay(&world, &task, None, Some(other_body), 6).await,
+        Err(ApplyError::Refused(TransitionError::KeyReused))
+    ));
     assert_eq!(done(replay(&world, &task, None, Some(sample::request(2)), 7).await).generation, 3);
 }
 

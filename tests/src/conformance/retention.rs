@@ -19,7 +19,8 @@ async fn ended(world: &World, task: Task) -> Task {
 
 /// An ended task is removed when its retention since the end is over. Other tasks are never removed.
 pub async fn prunes_tasks_past_their_retention(world: World) {
-    let waiting = world.insert(Task { due_at: world.now() + DAY * 300, ..sample::task(1, world.now()) }).await;
+    let waiting =
+        world.insert(Task { due_at: world.now() + DAY * 300, ..sample::task(1, world.now()) }).await;
     let running = world.claim(&world.insert(sample::task(2, world.now())).await).await;
     let slow = world.claim(&world.insert(sample::task(3, world.now())).await).await;
     let first = ended(&world, sample::task(4, world.now())).await;
@@ -57,7 +58,10 @@ pub async fn hides_tasks_past_their_retention(world: World) {
     assert_eq!(world.find(&task.key()).await, None);
     let claim = world.backend.store.claim(&task.key(), world.now() + LEASE, world.now()).await.unwrap();
     assert!(matches!(claim, ClaimResult::Missing), "{claim:?}");
-    let replayed = world.backend.apply(&task.key(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
+    let replayed = world
+        .backend
+        .apply(&task.key(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now())
+        .await;
     assert!(matches!(replayed, Err(nobat_core::service::backend::ApplyError::Missing)), "{replayed:?}");
     let query = ListQuery {
         tenant: task.tenant.clone(),
@@ -72,7 +76,8 @@ pub async fn hides_tasks_past_their_retention(world: World) {
     assert_eq!(names(&world.backend.store.list(&query, world.now()).await.unwrap().tasks), []);
 }
 
-/// A task whose retention is over frees its name before it is removed. The next task of that name inherits nothing.
+/// A task whose retention is over frees its name before it is removed. The next task of that name inherits
+/// nothing.
 pub async fn frees_the_name_for_another_task(world: World) {
     let large = sample::json(&format!("\"{}\"", "x".repeat(100_000)));
     for number in [1, 2] {
@@ -80,7 +85,12 @@ pub async fn frees_the_name_for_another_task(world: World) {
     }
     let began = world.now();
     world.time.advance(RETENTION + Duration::from_millis(1));
-    let again = |number| Task { created_at: world.now(), generation_at: world.now(), due_at: world.now(), ..sample::task(number, began) };
+    let again = |number| Task {
+        created_at: world.now(),
+        generation_at: world.now(),
+        due_at: world.now(),
+        ..sample::task(number, began)
+    };
     let alone = world.insert(again(1)).await;
     let batch = world.insert_all(vec![again(2), again(3)]).await;
     for task in [&alone, &batch[0], &batch[1]] {
@@ -94,13 +104,19 @@ pub async fn frees_the_name_for_another_task(world: World) {
     assert_eq!(world.get(&alone).await, alone);
 }
 
-/// The first task's callback may outlast it, since the callback ended later. The second task gets a callback with another id.
+/// The first task's callback may outlast it, since the callback ended later. The second task gets a callback
+/// with another id.
 pub async fn reports_both_tasks_of_one_name(world: World) {
     let number = 1;
     let (began, mut reports) = (world.now(), Vec::new());
     for _ in 0..2 {
         let now = world.now();
-        let task = sample::reported(Task { created_at: now, generation_at: now, due_at: now, ..sample::task(number, began) });
+        let task = sample::reported(Task {
+            created_at: now,
+            generation_at: now,
+            due_at: now,
+            ..sample::task(number, began)
+        });
         let running = world.claim(&world.insert(task).await).await;
         let change = world.change(&running, succeed(&running));
         let report = change.callback.clone().unwrap();

@@ -61,8 +61,12 @@ pub async fn shows_a_passed_deadline(world: World) {
 
 /// A task that has been due for a while is shown if its hint can be lost. Without hints, it is not shown.
 pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
-    let task = world.insert(Task { due_at: world.now() + Duration::from_mins(10), ..sample::task(1, world.now()) }).await;
-    let later = world.insert(Task { due_at: world.now() + Duration::from_hours(3), ..sample::task(2, world.now()) }).await;
+    let task = world
+        .insert(Task { due_at: world.now() + Duration::from_mins(10), ..sample::task(1, world.now()) })
+        .await;
+    let later = world
+        .insert(Task { due_at: world.now() + Duration::from_hours(3), ..sample::task(2, world.now()) })
+        .await;
     world.time.advance(Duration::from_mins(13));
     match world.hints {
         Hints::InTheStore => {
@@ -80,7 +84,9 @@ pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
 
 /// The store shows at most the requested number of tasks.
 pub async fn shows_a_bounded_number(world: World) {
-    let tasks: Vec<Task> = (0..10).map(|number| with_deadline(sample::task(number, world.now()), Duration::from_secs(1))).collect();
+    let tasks: Vec<Task> = (0..10)
+        .map(|number| with_deadline(sample::task(number, world.now()), Duration::from_secs(1)))
+        .collect();
     world.insert_all(tasks).await;
     world.time.advance(Duration::from_secs(1));
     assert_eq!(world.backend.store.due(3, world.now()).await.unwrap().len(), 3);
@@ -93,8 +99,10 @@ pub async fn hides_tasks_that_need_no_sweep(world: World) {
     world.insert(Task { due_at: now + Duration::from_hours(1), ..sample::task(1, now) }).await;
     world.insert(with_deadline(sample::task(2, now), Duration::from_hours(1))).await;
     world.claim(&world.insert(sample::task(3, now)).await).await;
-    let running = world.claim(&world.insert(with_deadline(sample::task(4, now), Duration::from_secs(1))).await).await;
-    let ended = world.claim(&world.insert(with_deadline(sample::task(5, now), Duration::from_secs(1))).await).await;
+    let running =
+        world.claim(&world.insert(with_deadline(sample::task(4, now), Duration::from_secs(1))).await).await;
+    let ended =
+        world.claim(&world.insert(with_deadline(sample::task(5, now), Duration::from_secs(1))).await).await;
     world.bring(&ended, succeed(&ended)).await;
     world.bring(&world.insert(sample::task(6, now)).await, Event::Cancel).await;
     world.time.advance(Duration::from_secs(30));

@@ -1,4 +1,5 @@
-//! All of nobat on an emulator of AWS with a meter: the API behind a socket, the worker and the sweeper, in one process.
+//! All of nobat on an emulator of AWS with a meter: the API behind a socket, the worker and the sweeper, in
+//! one process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,7 +56,8 @@ pub struct Stage {
     api: SocketAddr,
     runner: Runner,
     sweeper: Sweeper,
-    /// Queue client of Lambda, which receives and deletes. The meter does not see it: its requests follow from the batches.
+    /// Queue client of Lambda, which receives and deletes. The meter does not see it: its requests follow
+    /// from the batches.
     poller: Arc<dyn Queue>,
     /// Usage that the meter does not count.
     used: Used,
@@ -82,8 +84,13 @@ impl Stage {
     /// Sets up everything on the emulator that the process shares.
     pub async fn set() -> Self {
         let emulator = Emulator::shared();
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
-        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let (table, queues) =
+            (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let settings = Settings {
+            table: table.name().to_owned(),
+            queue_url: queues.hints().to_owned(),
+            retention: RETENTION,
+        };
         let meter = Meter::default();
         let backend = nobat_aws::connect_to_emulator_with(&settings, &emulator.url(), &meter).await;
         let poller = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await.queue;
@@ -93,7 +100,13 @@ impl Stage {
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), time.now()).await;
         let mut stage = Self {
             api: serve(&backend, Arc::clone(&clock) as Arc<dyn Clock>, stop.clone()).await,
-            runner: Runner::new(backend.clone(), handlers(), time.clock(), chance.clone(), ConfigEpoch::default()),
+            runner: Runner::new(
+                backend.clone(),
+                handlers(),
+                time.clock(),
+                chance.clone(),
+                ConfigEpoch::default(),
+            ),
             sweeper: Sweeper { backend: backend.clone(), random: chance },
             backend,
             time,
@@ -104,7 +117,8 @@ impl Stage {
             authorization: format!("Bearer {}", key.as_str()),
             _stop: stop.drop_guard(),
         };
-        // A process reads a key and its tenant once in 10 seconds, however many requests use them, so no task is charged for it.
+        // A process reads a key and its tenant once in 10 seconds, however many requests use them, so no task
+        // is charged for it.
         stage.request("GET", "/v1/tasks/none", &[], "").await;
         // The same holds for the configuration of a queue and a kind.
         stage.submit("/v1/tasks", &[], &json!({"kind": "work"})).await;
@@ -138,7 +152,10 @@ impl Stage {
             let batch = std::mem::replace(&mut received, rest);
             self.used.batches += 1;
             let settled = self.runner.run_batch(batch, self.time.now() + TIMEOUT).await;
-            assert!(settled.iter().all(|(_, settlement)| *settlement == Settlement::Acknowledge), "{settled:?}");
+            assert!(
+                settled.iter().all(|(_, settlement)| *settlement == Settlement::Acknowledge),
+                "{settled:?}"
+            );
             self.poller.settle(settled).await.expect("the queue answers");
         }
     }
@@ -172,7 +189,8 @@ impl Stage {
         }
     }
 
-    /// Advances the time. A request with `?wait=` sleeps twice at a time: until the next look, and until its time is up.
+    /// Advances the time. A request with `?wait=` sleeps twice at a time: until the next look, and until its
+    /// time is up.
     async fn pass_time(&self) {
         let mut seen = self.clock.sleeps_started() + 1;
         loop {
@@ -200,7 +218,8 @@ impl Used {
     /// Returns the usage without the units that would have been used anyway.
     #[must_use]
     pub fn without(self, anyway: Self) -> Self {
-        let units = Units { write: self.units.write - anyway.units.write, read: self.units.read - anyway.units.read };
+        let units =
+            Units { write: self.units.write - anyway.units.write, read: self.units.read - anyway.units.read };
         Self { units, ..self }
     }
 }

@@ -36,6 +36,8 @@ impl Handler for Delivery {
     type Output = Value;
 
     async fn run(&self, _: Value, _: &TaskContext) -> Result<Value, Failure> {
-        Ok(json!({ "status": 204, "headers": { "date": "Tue, 24 Nov 2026 08:00:00 GMT" }, "body": "", "truncated": false }))
+        Ok(
+            json!({ "status": 204, "headers": { "date": "Tue, 24 Nov 2026 08:00:00 GMT" }, "body": "", "truncated": false }),
+        )
     }
 }

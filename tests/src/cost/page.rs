@@ -10,7 +10,8 @@ use crate::cost::scenario::Scenario;
 use crate::cost::starts::{AT_ONCE, CALL, COUNT, Heat, IN_A_PROCESS, Starts, WORK};
 use crate::harness::program::workspace;
 
-const BEGIN: &str = "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
+const BEGIN: &str =
+    "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
 const END: &str = "<!-- The end mark. -->\n";
 
 /// Returns the path of the page.
@@ -56,7 +57,10 @@ fn units(scenario: &Scenario) -> String {
 fn dollars(scenario: &Scenario, prices: &Prices) -> String {
     let bill = prices.bill(scenario);
     let (name, total) = (scenario.name, bill.total());
-    format!("| {name} | {:.2} | {:.2} | {:.2} | {:.2} | **{total:.2}** |\n", bill.dynamodb, bill.sqs, bill.lambda, bill.http_api)
+    format!(
+        "| {name} | {:.2} | {:.2} | {:.2} | {:.2} | **{total:.2}** |\n",
+        bill.dynamodb, bill.sqs, bill.lambda, bill.http_api
+    )
 }
 
 /// Returns the tables about limits: their extra usage, and the rate that one limit key can grant.

@@ -56,7 +56,12 @@ pub async fn happy() -> Scenario {
 pub async fn retry() -> Scenario {
     let mut stage = Stage::set().await;
     let payload = json!({ "order_id": "A-10017", "fail": 1 });
-    submit(&mut stage, TASKS, &task(&json!({ "payload": payload, "retry": { "delays": [PAUSE.as_secs()] } }))).await;
+    submit(
+        &mut stage,
+        TASKS,
+        &task(&json!({ "payload": payload, "retry": { "delays": [PAUSE.as_secs()] } })),
+    )
+    .await;
     stage.work(BATCH).await;
     stage.time.advance(PAUSE);
     stage.work(BATCH).await;
@@ -66,7 +71,8 @@ pub async fn retry() -> Scenario {
 /// A callback, which is a task as well, reports the end.
 pub async fn callback() -> Scenario {
     let mut stage = Stage::set().await;
-    submit(&mut stage, TASKS, &task(&json!({ "callback": { "url": "https://example.com/hooks/nobat" } }))).await;
+    submit(&mut stage, TASKS, &task(&json!({ "callback": { "url": "https://example.com/hooks/nobat" } })))
+        .await;
     stage.work(BATCH).await;
     stage.work(BATCH).await;
     Scenario { name: "with a callback", tasks: TASKS, used: stage.used() }
@@ -94,7 +100,8 @@ pub async fn batch() -> Scenario {
     Scenario { name: "submitted 100 at a time", tasks: MANY, used: stage.used() }
 }
 
-/// The delay is too long for a message, so the sweeper sends the hint later. The cost of the sweep every minute is not counted.
+/// The delay is too long for a message, so the sweeper sends the hint later. The cost of the sweep every
+/// minute is not counted.
 pub async fn long_delay() -> Scenario {
     let mut stage = Stage::set().await;
     let idle = sweep(&mut stage).await;
@@ -106,7 +113,13 @@ pub async fn long_delay() -> Scenario {
     stage.work(BATCH).await;
     let done = stage.used();
     let units = accepted.units + swept.units + done.units;
-    let used = Used { units, sends: swept.sends + done.sends, batches: done.batches, requests: accepted.requests, held: Duration::ZERO };
+    let used = Used {
+        units,
+        sends: swept.sends + done.sends,
+        batches: done.batches,
+        requests: accepted.requests,
+        held: Duration::ZERO,
+    };
     Scenario { name: "delayed by an hour", tasks: TASKS, used }
 }
 

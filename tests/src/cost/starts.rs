@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use nobat_aws::meter::Units;
-use nobat_core::limits::{BreakerPolicy, CallHealth, CallReport, LimitScope, LimiterKey, LimiterState, Limits, RateLimit};
+use nobat_core::limits::{
+    BreakerPolicy, CallHealth, CallReport, LimitScope, LimiterKey, LimiterState, Limits, RateLimit,
+};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::task::HoldState;
@@ -74,14 +76,19 @@ pub async fn starts() -> Vec<Starts> {
         ("`rate` and a circuit breaker", Limits { rate: rate_limit, breaker, ..Limits::default() }),
         ("`rate`, `concurrency` and a circuit breaker", Limits { rate: rate_limit, breaker, concurrency }),
     ] {
-        all.push(Starts { limits: name, alone: count(limits, 1).await, at_once: count(limits, AT_ONCE).await });
+        all.push(Starts {
+            limits: name,
+            alone: count(limits, 1).await,
+            at_once: count(limits, AT_ONCE).await,
+        });
     }
     all
 }
 
 async fn count(limits: Limits, at_once: usize) -> Units {
     let stage = Stage::set().await;
-    let gate = Limiter::new(Arc::clone(&stage.backend.limiters), stage.time.clock(), Arc::new(Dice::seeded(1)));
+    let gate =
+        Limiter::new(Arc::clone(&stage.backend.limiters), stage.time.clock(), Arc::new(Dice::seeded(1)));
     let limiter = [limited(LimitScope::Endpoint(sample::name("billing")), limits)];
     let left = AtomicU32::new(u32::try_from(COUNT).expect("the count fits in a u32"));
     join_all((0..at_once).map(|_| async {
@@ -99,7 +106,12 @@ async fn count(limits: Limits, at_once: usize) -> Units {
 async fn start(gate: &Limiter, limiter: &[ScopedLimits]) -> Result<(), StoreError> {
     match gate.acquire(limiter, &HoldState::default(), Permits::default()).await? {
         Entry::Granted(passes) => {
-            gate.complete(passes, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, None).await;
+            gate.complete(
+                passes,
+                &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None },
+                None,
+            )
+            .await;
             Ok(())
         }
         Entry::Denied { wait, .. } => panic!("{wait:?}"),
@@ -117,9 +129,12 @@ fn rate_limit(rate: u32) -> RateLimit {
 
 /// Counts the starts that one limit key grants, in virtual time.
 ///
-/// It runs in its own thread. Inside a runtime, a future that yields is woken by that runtime, which in turn waits for this function.
+/// It runs in its own thread. Inside a runtime, a future that yields is woken by that runtime, which in turn
+/// waits for this function.
 pub fn heat() -> Vec<Heat> {
-    std::thread::spawn(|| [1, 5, 10, 20, 40].map(measure_heat).into()).join().expect("the measurement does not panic")
+    std::thread::spawn(|| [1, 5, 10, 20, 40].map(measure_heat).into())
+        .join()
+        .expect("the measurement does not panic")
 }
 
 fn measure_heat(processes: u32) -> Heat {
@@ -133,14 +148,17 @@ fn measure_heat(processes: u32) -> Heat {
     let counts: Arc<[AtomicU32; 2]> = Arc::default();
     let mut executor = Executor::new(Arc::clone(&time));
     for process in 0..processes {
-        let gate = Arc::new(Limiter::new(far.clone(), time.clock(), Arc::new(Dice::seeded(u64::from(process) + 1))));
+        let gate =
+            Arc::new(Limiter::new(far.clone(), time.clock(), Arc::new(Dice::seeded(u64::from(process) + 1))));
         let (counts, time) = (Arc::clone(&counts), Arc::clone(&time));
         executor.add(format!("process {process}"), move || {
             let (gate, counts, time) = (Arc::clone(&gate), Arc::clone(&counts), Arc::clone(&time));
             Box::pin(async move {
                 // More than any task can use, so the rate itself never holds a task.
-                let limiter =
-                    [limited(LimitScope::Key(sample::name("hot")), Limits { rate: Some(rate_limit(1_000_000)), ..Limits::default() })];
+                let limiter = [limited(
+                    LimitScope::Key(sample::name("hot")),
+                    Limits { rate: Some(rate_limit(1_000_000)), ..Limits::default() },
+                )];
                 join_all((0..IN_A_PROCESS).map(|_| async {
                     loop {
                         let is_refused = start(&gate, &limiter).await.is_err();
@@ -193,7 +211,13 @@ impl LimiterStore for Far {
         kept
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         self.travel().await;
         self.writes.fetch_add(1, Ordering::Relaxed);
         let written = self.inner.write(name, limiter, over, now).await;

@@ -32,8 +32,8 @@ const SECTOR: usize = 512;
 /// Length of the header before the old bytes (`struct record` in `disk.c`).
 const HEADER: usize = 32;
 
-/// One write, or a truncation, which is a write of 0 bytes. A truncation that remains leaves zeros where it cut. SQLite truncates only what
-/// it has synced before, except for files that it is about to remove.
+/// One write, or a truncation, which is a write of 0 bytes. A truncation that remains leaves zeros where it
+/// cut. SQLite truncates only what it has synced before, except for files that it is about to remove.
 #[derive(Debug)]
 struct Write<'a> {
     offset: usize,
@@ -58,11 +58,13 @@ pub fn undo(log: &Path, file: &Path, rest: Rest, chance: &mut StdRng) -> std::io
     Ok(lost)
 }
 
-/// Returns all complete records. If a record is incomplete, the program was killed before it began that write.
+/// Returns all complete records. If a record is incomplete, the program was killed before it began that
+/// write.
 fn read(mut log: &[u8]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
     while let Some((header, rest)) = log.split_at_checked(HEADER) {
-        let field = |number: usize| usize::from_ne_bytes(std::array::from_fn(|byte| header[8 * number + byte]));
+        let field =
+            |number: usize| usize::from_ne_bytes(std::array::from_fn(|byte| header[8 * number + byte]));
         let Some((old, rest)) = rest.split_at_checked(field(3)) else { break };
         writes.push(Write { offset: field(0), count: field(1), size_before: field(2), old });
         log = rest;
@@ -70,7 +72,8 @@ fn read(mut log: &[u8]) -> Vec<Write<'_>> {
     writes
 }
 
-/// Undoes the lost writes, the last one first. A sector of which one write remains keeps the earlier writes, too.
+/// Undoes the lost writes, the last one first. A sector of which one write remains keeps the earlier writes,
+/// too.
 fn lose(writes: &[Write<'_>], image: &mut Vec<u8>, rest: Rest, chance: &mut StdRng) -> Lost {
     let kept = match rest {
         Rest::Earliest => chance.random_range(0..=writes.len()),
@@ -81,7 +84,8 @@ fn lose(writes: &[Write<'_>], image: &mut Vec<u8>, rest: Rest, chance: &mut StdR
     for (number, write) in writes.iter().enumerate().rev() {
         let (mut remaining, mut gone) = (0, 0);
         for sector in write.sectors() {
-            let remains = number < kept || (rest == Rest::Sectors && write.count > 0 && chance.random_bool(0.5));
+            let remains =
+                number < kept || (rest == Rest::Sectors && write.count > 0 && chance.random_bool(0.5));
             if remains || settled.contains(&sector) {
                 settled.insert(sector);
                 size = size.max((write.offset + write.count).min((sector + 1) * SECTOR));
@@ -168,7 +172,12 @@ mod tests {
 
     #[test]
     fn file_without_remaining_writes_is_as_last_synced() {
-        let (image, lost) = Made::of(b"abcdef").write(1, b"XX").write(4, b"YYYYYY").truncate(3).write(2, b"ZZ").cut(Rest::Nothing, 1);
+        let (image, lost) = Made::of(b"abcdef")
+            .write(1, b"XX")
+            .write(4, b"YYYYYY")
+            .truncate(3)
+            .write(2, b"ZZ")
+            .cut(Rest::Nothing, 1);
         assert_eq!((image.as_slice(), lost), (b"abcdef".as_slice(), Lost { writes: 4, torn: 0 }));
     }
 
@@ -187,7 +196,10 @@ mod tests {
         for seed in 0..100 {
             let (image, _) = made().cut(Rest::Sectors, seed);
             for sector in image.chunks(SECTOR) {
-                assert!(sector.len() == SECTOR && sector.iter().all(|byte| *byte == sector[0]), "a sector is whole");
+                assert!(
+                    sector.len() == SECTOR && sector.iter().all(|byte| *byte == sector[0]),
+                    "a sector is whole"
+                );
             }
             seen.insert((image[0], image.get(SECTOR).copied()));
         }
@@ -197,7 +209,9 @@ mod tests {
 
     #[test]
     fn half_lost_write_is_torn() {
-        let torn = (0..100).filter(|seed| Made::default().write(0, &[b'b'; 2 * SECTOR]).cut(Rest::Sectors, *seed).1.torn == 1);
+        let torn = (0..100).filter(|seed| {
+            Made::default().write(0, &[b'b'; 2 * SECTOR]).cut(Rest::Sectors, *seed).1.torn == 1
+        });
         assert!((30..70).contains(&torn.count()), "about half of the writes are torn");
     }
 

@@ -38,7 +38,8 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 impl Answer {
     /// Returns the body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{} is not JSON: {error}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{} is not JSON: {error}", self.text()))
     }
 
     /// Returns the body as text.
@@ -66,7 +67,8 @@ pub async fn exchange(
     body: &str,
 ) -> Result<Answer, ExchangeError> {
     let stream = TcpStream::connect(address).await.map_err(ExchangeError::NotSent)?;
-    let is_said = |header: &HeaderName| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.as_str()));
+    let is_said =
+        |header: &HeaderName| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.as_str()));
     let mut request = Request::builder().method(method).uri(path);
     if !is_said(&HOST) {
         request = request.header(HOST, address.to_string());

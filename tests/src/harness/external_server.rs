@@ -22,7 +22,12 @@ impl Partner {
     pub async fn start(script: &str, arguments: &[&str]) -> Self {
         let mut python = Command::new("python3");
         python.arg(workspace().join("tests/partners").join(script)).args(arguments);
-        let mut child = python.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("python3 can be started");
+        let mut child = python
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("python3 can be started");
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let address = next(&mut lines).await.parse().expect("the first line is an address");
         Self { address, lines, _child: child }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// Name server (RFC 1035, section 4) on port 53. Its answers have a TTL of 0 seconds, so no resolver caches them.
+/// Name server (RFC 1035, section 4) on port 53. Its answers have a TTL of 0 seconds, so no resolver caches
+/// them.
 pub struct Names {
     server: JoinHandle<()>,
     asked: Arc<AtomicUsize>,
@@ -28,7 +29,8 @@ const A: u16 = 1;
 const AAAA: u16 = 28;
 
 impl Names {
-    /// Starts a name server on an address. `answer` gets the name and the record type. If it returns `None`, the server stays silent.
+    /// Starts a name server on an address. `answer` gets the name and the record type. If it returns `None`,
+    /// the server stays silent.
     pub async fn start(
         address: IpAddr,
         mut answer: impl FnMut(&str, Sort) -> Option<Vec<IpAddr>> + Send + 'static,
@@ -75,7 +77,8 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Option<Vec<IpAddr>
         None => Vec::new(),
     };
     let count = u8::try_from(addresses.len()).ok()?;
-    // The query's id; flags of an answer with recursion desired and available; one question, and the number of answers.
+    // The query's id; flags of an answer with recursion desired and available; one question, and the number
+    // of answers.
     let mut reply = vec![query[0], query[1], 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
     reply.extend_from_slice(question);
     for address in addresses {
@@ -84,7 +87,8 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Option<Vec<IpAddr>
             IpAddr::V6(address) => address.octets().to_vec(),
         };
         let [high, low] = asked.to_be_bytes();
-        // A pointer to the question's name, the record type, class IN, a TTL of 0 seconds, and the length of the address.
+        // A pointer to the question's name, the record type, class IN, a TTL of 0 seconds, and the length of
+        // the address.
         reply.extend([0xc0, 12, high, low, 0, 1, 0, 0, 0, 0, 0, u8::try_from(bytes.len()).ok()?]);
         reply.extend(bytes);
     }

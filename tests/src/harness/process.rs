@@ -42,7 +42,11 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Process {
     /// Starts `program serve` on a free port with these additional variables, and resolves once it listens.
-    pub async fn start(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
+    pub async fn start(
+        program: &Path,
+        flags: &[String],
+        variables: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         Starting::new(program, flags, variables)?.listening().await
     }
 
@@ -53,7 +57,12 @@ impl Process {
     }
 
     /// Starts `program serve` in a shell that runs `setup` first, with these additional variables.
-    pub async fn start_after(setup: &str, program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
+    pub async fn start_after(
+        setup: &str,
+        program: &Path,
+        flags: &[String],
+        variables: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let mut shell = command(Path::new("sh"));
         shell.args(["-c", &format!("{setup} && exec \"$0\" \"$@\"")]).arg(program);
         shell.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
@@ -64,7 +73,10 @@ impl Process {
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
         let id = self.child.id().context("the program has already ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process status has no VmHWM")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("the process status has no VmHWM")?;
         line.trim().trim_end_matches(" kB").parse().context("VmHWM is not a number")
     }
 
@@ -95,7 +107,8 @@ impl Process {
         // The shell's built-in `kill`, because not every machine has a program of that name.
         let told = Command::new("sh").args(["-c", "kill -TERM \"$0\""]).arg(id.to_string()).status().await?;
         ensure!(told.success(), "SIGTERM cannot be sent");
-        let status = timeout(PATIENCE, self.child.wait()).await.context("the program does not stop in time")??;
+        let status =
+            timeout(PATIENCE, self.child.wait()).await.context("the program does not stop in time")??;
         Ok((status, self.log.await?))
     }
 }
@@ -118,7 +131,9 @@ impl Starting {
     /// Resolves once the process listens.
     pub async fn listening(mut self) -> anyhow::Result<Process> {
         let announced = announced(&mut self.lines, &mut self.seen);
-        let address = timeout(PATIENCE, announced).await.context("the program does not print its address in time")??;
+        let address = timeout(PATIENCE, announced)
+            .await
+            .context("the program does not print its address in time")??;
         Ok(Process { child: self.child, address, log: tokio::spawn(rest(self.lines, self.seen)) })
     }
 
@@ -137,7 +152,9 @@ pub async fn run(program: &Path, arguments: &[&str], url: Option<&str>) -> anyho
     if let Some(url) = url {
         command.env("NOBAT_URL", url);
     }
-    let output = timeout(PATIENCE, command.args(arguments).output()).await.context("the program does not end in time")??;
+    let output = timeout(PATIENCE, command.args(arguments).output())
+        .await
+        .context("the program does not end in time")??;
     Ok(Ran {
         code: output.status.code().context("the program was killed by a signal")?,
         stdout: String::from_utf8(output.stdout)?,
@@ -156,7 +173,10 @@ fn command(program: &Path) -> Command {
 }
 
 /// Reads the log up to the line with the address.
-async fn announced(lines: &mut Lines<BufReader<ChildStderr>>, seen: &mut Vec<String>) -> anyhow::Result<SocketAddr> {
+async fn announced(
+    lines: &mut Lines<BufReader<ChildStderr>>,
+    seen: &mut Vec<String>,
+) -> anyhow::Result<SocketAddr> {
     while let Some(line) = lines.next_line().await? {
         let address = address(&line);
         seen.push(line);

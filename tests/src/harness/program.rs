@@ -19,7 +19,8 @@ impl Program {
     /// Returns the path of the built program.
     pub fn path(self) -> PathBuf {
         static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| build(&["--bin", "nobat", "--example", "greet", "--example", "poison"]));
+        let folder =
+            FOLDER.get_or_init(|| build(&["--bin", "nobat", "--example", "greet", "--example", "poison"]));
         match self {
             Self::Nobat => folder.join("nobat"),
             Self::Greet => folder.join("examples/greet"),
@@ -35,8 +36,8 @@ pub fn workspace() -> &'static Path {
 
 /// Returns a Cargo command. It is the Cargo that runs the tests, if any.
 ///
-/// Its variables about the package under test are removed. Build scripts of some crates (ring) run again whenever these change, and all
-/// dependents are recompiled.
+/// Its variables about the package under test are removed. Build scripts of some crates (ring) run again
+/// whenever these change, and all dependents are recompiled.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
@@ -49,14 +50,20 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Builds programs beside the running one, and returns their folder. `targets` are arguments of `cargo build`.
+/// Builds programs beside the running one, and returns their folder. `targets` are arguments of `cargo
+/// build`.
 ///
-/// Cargo does not build programs of other packages for a test. The build covers the whole workspace, as `cargo test
-/// --workspace`, with the AWS backend, as in releases. So little is left to compile. `targets` must contain an example: otherwise Cargo
-/// ignores the features that development dependencies enable, and compiles many crates again.
+/// Cargo does not build programs of other packages for a test. The build covers the whole workspace, as
+/// `cargo test --workspace`, with the AWS backend, as in releases. So little is left to compile. `targets`
+/// must contain an example: otherwise Cargo ignores the features that development dependencies enable, and
+/// compiles many crates again.
 pub fn build(targets: &[&str]) -> PathBuf {
     let this = std::env::current_exe().expect("the path of the running program is known");
-    let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("the program is in a folder");
+    let folder = this
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .expect("the program is in a folder");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         None | Some("debug") => "dev",
         Some(profile) => profile,

@@ -43,7 +43,8 @@ impl RawReceiver {
     /// Starts a server that reacts to each request as `react` says.
     pub async fn start(react: impl Fn(&RawRequest) -> Reaction + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let (address, received) = (listener.local_addr().expect("the listener has an address"), Arc::default());
+        let (address, received) =
+            (listener.local_addr().expect("the listener has an address"), Arc::default());
         let (react, kept) = (Arc::new(react), Arc::clone(&received));
         let server = tokio::spawn(async move {
             let mut connection = 0;

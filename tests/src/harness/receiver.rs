@@ -126,7 +126,8 @@ impl Drop for Receiver {
 impl Received {
     /// Returns the body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{:?} is not JSON: {error}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{:?} is not JSON: {error}", self.body))
     }
 
     /// Returns a header's value, or an empty text.

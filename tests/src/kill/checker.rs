@@ -63,11 +63,19 @@ pub fn check(evidence: &Evidence) -> Verdict {
         recovered: unanswered().filter(|key| done.contains_key(key)).count(),
         vanished: unanswered().filter(|key| !done.contains_key(key)).count(),
         duplicated: repeated.values().map(|executions| executions.len() - 1).sum(),
-        lost: keys(&known, |key, known| known.tasks.iter().any(|task| !done.contains_key(&key) || !evidence.tasks.contains_key(task))),
-        unexpected: done.keys().filter(|key| known.get(key).is_none_or(Known::has_no_task)).copied().collect(),
+        lost: keys(&known, |key, known| {
+            known.tasks.iter().any(|task| !done.contains_key(&key) || !evidence.tasks.contains_key(task))
+        }),
+        unexpected: done
+            .keys()
+            .filter(|key| known.get(key).is_none_or(Known::has_no_task))
+            .copied()
+            .collect(),
         doubled: keys(&known, |key, _| tasks_of(key).len() > 1),
         unexplained: repeated.values().flat_map(|executions| unexplained(executions, evidence)).collect(),
-        stuck: of_status(evidence, |status| !matches!(status, "succeeded" | "failed" | "canceled" | "expired")),
+        stuck: of_status(evidence, |status| {
+            !matches!(status, "succeeded" | "failed" | "canceled" | "expired")
+        }),
         failed: of_status(evidence, |status| matches!(status, "failed" | "canceled" | "expired")),
         bound: evidence.kills.len() * evidence.concurrency,
     }
@@ -111,13 +119,14 @@ fn of_status(evidence: &Evidence, is_so: impl Fn(&str) -> bool) -> BTreeSet<Stri
 
 /// Returns the keys of one task's executions that were repeated without a reason.
 ///
-/// A repetition has a reason if the attempt is on record as crashed and a kill lies between its recorded start and end. The ledger's
-/// times prove nothing: a busy ledger may record a call after its caller died. One attempt makes one call, so of two calls with
-/// the same attempt number one has no reason.
+/// A repetition has a reason if the attempt is on record as crashed and a kill lies between its recorded
+/// start and end. The ledger's times prove nothing: a busy ledger may record a call after its caller died.
+/// One attempt makes one call, so of two calls with the same attempt number one has no reason.
 fn unexplained(executions: &[&Execution], evidence: &Evidence) -> BTreeSet<u64> {
     let mut attempts: Vec<&Execution> = executions.to_vec();
     attempts.sort_by_key(|execution| execution.attempt);
-    let was_killed = |crash: &Crash| evidence.kills.iter().any(|kill| kill.over >= crash.from && kill.sent <= crash.to);
+    let was_killed =
+        |crash: &Crash| evidence.kills.iter().any(|kill| kill.over >= crash.from && kill.sent <= crash.to);
     let is_explained = |execution: &Execution| {
         let mut crashes = evidence.tasks.get(&execution.task).into_iter().flat_map(|task| &task.crashed);
         crashes.any(|crash| crash.attempt == execution.attempt && was_killed(crash))
@@ -133,7 +142,9 @@ fn unexplained(executions: &[&Execution], evidence: &Evidence) -> BTreeSet<u64> 
 impl Verdict {
     /// Returns true if no violation was found.
     pub fn is_clean(&self) -> bool {
-        let is_nothing_wrong = [&self.lost, &self.unexpected, &self.doubled, &self.unexplained].iter().all(|keys| keys.is_empty());
+        let is_nothing_wrong = [&self.lost, &self.unexpected, &self.doubled, &self.unexplained]
+            .iter()
+            .all(|keys| keys.is_empty());
         is_nothing_wrong && self.stuck.is_empty() && self.failed.is_empty() && self.duplicated <= self.bound
     }
 }
@@ -207,7 +218,9 @@ mod tests {
         }
 
         fn kept(mut self, status: &str, crashed: &[Crash]) -> Self {
-            self.0.tasks.insert("a".to_owned(), Standing { status: status.to_owned(), crashed: crashed.to_vec() });
+            self.0
+                .tasks
+                .insert("a".to_owned(), Standing { status: status.to_owned(), crashed: crashed.to_vec() });
             self
         }
 
@@ -220,7 +233,10 @@ mod tests {
     fn successful_run_is_clean() {
         let verdict = Made::up().accepted().done(1).kept("succeeded", &[]).verdict();
         assert!(verdict.is_clean(), "{verdict}");
-        assert_eq!((verdict.attempted, verdict.acknowledged, verdict.duplicated, verdict.recovered), (1, 1, 0, 0));
+        assert_eq!(
+            (verdict.attempted, verdict.acknowledged, verdict.duplicated, verdict.recovered),
+            (1, 1, 0, 0)
+        );
     }
 
     #[test]
@@ -267,7 +283,8 @@ mod tests {
     #[test]
     fn repetition_without_a_kill_in_the_attempt_is_unexplained() {
         for (from, to) in [(1, 9), (12, 13)] {
-            let verdict = Made::up().accepted().done(1).done(2).kept("succeeded", &[crash(1, from, to)]).verdict();
+            let verdict =
+                Made::up().accepted().done(1).done(2).kept("succeeded", &[crash(1, from, to)]).verdict();
             assert!(verdict.unexplained == BTreeSet::from([7]) && !verdict.is_clean(), "{verdict}");
         }
     }
@@ -306,6 +323,9 @@ mod tests {
     fn more_repetitions_than_running_tasks_are_not_clean() {
         let made = (1..=6).fold(Made::up().accepted(), Made::done);
         let verdict = made.kept("succeeded", &[1, 2, 3, 4, 5].map(|attempt| crash(attempt, 9, 12))).verdict();
-        assert!(verdict.unexplained.is_empty() && verdict.duplicated == 5 && !verdict.is_clean(), "{verdict}");
+        assert!(
+            verdict.unexplained.is_empty() && verdict.duplicated == 5 && !verdict.is_clean(),
+            "{verdict}"
+        );
     }
 }

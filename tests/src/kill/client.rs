@@ -66,13 +66,14 @@ impl Client {
         }
     }
 
-    /// Waits until this task is to be submitted. The tasks are spread evenly over each life. Tasks that a life did not get to are
-    /// submitted in the next one.
+    /// Waits until this task is to be submitted. The tasks are spread evenly over each life. Tasks that a
+    /// life did not get to are submitted in the next one.
     async fn turn(&self, key: u64) -> anyhow::Result<()> {
         let (place, tasks) = (key * self.load.lives, self.load.tasks);
         let mut life = self.load.life.clone();
         loop {
-            let Life { number, since, length } = life.wait_for(Option::is_some).await?.context("no life of the program has begun")?;
+            let Life { number, since, length } =
+                life.wait_for(Option::is_some).await?.context("no life of the program has begun")?;
             let ahead = u32::try_from(place.saturating_sub(number * tasks))?;
             tokio::select! {
                 () = sleep_until(since + length * ahead / u32::try_from(tasks)?) => return Ok(()),
@@ -81,7 +82,8 @@ impl Client {
         }
     }
 
-    /// Submits a task until its fate is known. Half of the tasks have no idempotency key; a lost answer ends the attempts for these.
+    /// Submits a task until its fate is known. Half of the tasks have no idempotency key; a lost answer ends
+    /// the attempts for these.
     async fn submit(&self, key: u64) -> anyhow::Result<()> {
         let mut addresses = self.load.addresses.clone();
         loop {
@@ -94,7 +96,8 @@ impl Client {
                 What::Unknown if !is_keyed(key) => return Ok(()),
                 What::Invoke | What::Fail | What::Unknown => {}
             }
-            // Usually the program is dead and will listen elsewhere. Otherwise the client retries at the same address.
+            // Usually the program is dead and will listen elsewhere. Otherwise the client retries at the same
+            // address.
             let _ = timeout(PAUSE, addresses.wait_for(|alive| !alive.contains(&address))).await;
         }
     }
@@ -111,7 +114,8 @@ impl Client {
             "retry": {"max_attempts": 50, "initial_delay": 0.1, "max_delay": 2},
         });
         let idempotency_key = format!("work-{key}");
-        let headers: &[_] = if is_keyed(key) { &[("idempotency-key", idempotency_key.as_str())] } else { &[] };
+        let headers: &[_] =
+            if is_keyed(key) { &[("idempotency-key", idempotency_key.as_str())] } else { &[] };
         match exchange(address, "POST", "/v1/tasks", headers, &task.to_string()).await {
             Ok(answer) if answer.status == 202 => {
                 let task = answer.json()["id"].as_str().unwrap_or_default().to_owned();

@@ -51,7 +51,11 @@ pub struct History {
 impl History {
     /// Creates an empty history.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { record: Record::create(path)?, events: Mutex::default(), invoked: watch::Sender::default() })
+        Ok(Self {
+            record: Record::create(path)?,
+            events: Mutex::default(),
+            invoked: watch::Sender::default(),
+        })
     }
 
     /// Writes a line.

@@ -51,7 +51,8 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
         lives: u64::try_from(plan.ends)?,
         life,
     });
-    let clients: Vec<_> = (0..CLIENTS).map(|number| tokio::spawn(Client { number, load: Arc::clone(&load) }.run())).collect();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|number| tokio::spawn(Client { number, load: Arc::clone(&load) }.run())).collect();
     let mut kills = Vec::new();
     for (number, fate) in (0..).zip(fates(plan)) {
         if let Some(moment) = fate.childhood {
@@ -67,7 +68,11 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
         kills.extend(subject.end_one(plan.how).await?);
     }
     let address = subject.start().await?;
-    turns.send_replace(Some(client::Life { number: load.lives, since: Instant::now(), length: Duration::ZERO }));
+    turns.send_replace(Some(client::Life {
+        number: load.lives,
+        since: Instant::now(),
+        length: Duration::ZERO,
+    }));
     for client in clients {
         client.await??;
     }
@@ -89,9 +94,14 @@ fn fates(plan: Plan) -> Vec<Fate> {
     let mut chance = StdRng::seed_from_u64(plan.seed);
     let is_cut = matches!(plan.place, Place::Disk(_));
     let mut fate = || Fate {
-        childhood: (is_cut && chance.random_ratio(1, INFANT_MORTALITY)).then(|| Duration::from_millis(chance.random_range(CHILDHOOD))),
+        childhood: (is_cut && chance.random_ratio(1, INFANT_MORTALITY))
+            .then(|| Duration::from_millis(chance.random_range(CHILDHOOD))),
         length: Duration::from_millis(chance.random_range(LIFE)),
-        last_moment: Duration::from_micros(chance.random_range(if is_cut { LAST_MOMENT_OF_DISK } else { LAST_MOMENT })),
+        last_moment: Duration::from_micros(chance.random_range(if is_cut {
+            LAST_MOMENT_OF_DISK
+        } else {
+            LAST_MOMENT
+        })),
     };
     (0..plan.ends).map(|_| fate()).collect()
 }

@@ -88,7 +88,12 @@ impl Drop for Ledger {
 impl Book {
     async fn record_call(self: &Arc<Self>, request: Request<Incoming>) -> anyhow::Result<()> {
         let (head, body) = request.into_parts();
-        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).context("a header of the call is missing");
+        let header = |name: &str| {
+            head.headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .context("a header of the call is missing")
+        };
         let (task, attempt) = (header("nobat-task-id")?.to_owned(), header("nobat-attempt")?.parse()?);
         ensure!(header("idempotency-key")? == task, "the idempotency key is not the task's id");
         let Order { key } = serde_json::from_slice(&body.collect().await?.to_bytes())?;

@@ -42,9 +42,15 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    pub(crate) async fn new(plan: Plan, folder: &Path, alive: watch::Sender<Vec<SocketAddr>>) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        plan: Plan,
+        folder: &Path,
+        alive: watch::Sender<Vec<SocketAddr>>,
+    ) -> anyhow::Result<Self> {
         let concurrency = CONCURRENCY.to_string();
-        let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned).to_vec();
+        let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"]
+            .map(str::to_owned)
+            .to_vec();
         let mut subject = Self {
             program: Program::Nobat.path(),
             flags,
@@ -77,14 +83,17 @@ impl Subject {
     }
 
     async fn use_emulator(&mut self, emulator: &Emulator) {
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
-        self.flags.extend(["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned));
+        let (table, queues) =
+            (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        self.flags.extend(
+            ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned),
+        );
         self.variables = emulator.variables().to_vec();
         self.copies.push(None);
     }
 
-    /// Returns the time after the last start within which a task must end. Longer on AWS: the sweeper finds a dead instance's tasks only
-    /// when their marks come, minutes later.
+    /// Returns the time after the last start within which a task must end. Longer on AWS: the sweeper finds a
+    /// dead instance's tasks only when their marks come, minutes later.
     pub(crate) fn patience(&self) -> Duration {
         if self.data.is_some() { Duration::from_mins(2) } else { Duration::from_mins(8) }
     }
@@ -98,8 +107,8 @@ impl Subject {
         self.addresses().first().copied().context("no instance runs")
     }
 
-    /// Ends the next instance and checks its log. Clients learn of it only afterwards, so that requests in progress are part of
-    /// the test.
+    /// Ends the next instance and checks its log. Clients learn of it only afterwards, so that requests in
+    /// progress are part of the test.
     pub(crate) async fn end_one(&mut self, how: How) -> anyhow::Result<Option<Kill>> {
         let turn = self.next % self.copies.len();
         self.next += 1;
@@ -159,7 +168,11 @@ async fn end(process: Process, how: How) -> anyhow::Result<Option<Kill>> {
         }
         How::Terminate => {
             let (status, log) = process.terminate().await?;
-            ensure!(status.code() == Some(0), "after SIGTERM, the program ended with {status}:\n{}", log.join("\n"));
+            ensure!(
+                status.code() == Some(0),
+                "after SIGTERM, the program ended with {status}:\n{}",
+                log.join("\n")
+            );
             (None, log)
         }
     };
@@ -175,8 +188,8 @@ fn refuse_complaints(log: &[String]) -> anyhow::Result<()> {
 
 /// Lets SQLite check the file as the dead process left it.
 ///
-/// It checks a copy. The last process that closes a file checkpoints its write-ahead log, and recovery from a leftover log is
-/// part of the program's test.
+/// It checks a copy. The last process that closes a file checkpoints its write-ahead log, and recovery from a
+/// leftover log is part of the program's test.
 fn integrity(data: &Path) -> anyhow::Result<()> {
     let with = |suffix: &str| {
         let mut name = data.as_os_str().to_owned();

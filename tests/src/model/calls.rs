@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers the calls. A retried call keeps its number, as `crates/aws` keeps the mark in `op` over the SDK's retries.
+/// Numbers the calls. A retried call keeps its number, as `crates/aws` keeps the mark in `op` over the SDK's
+/// retries.
 #[derive(Debug, Default)]
 pub struct Calls {
     last: AtomicU64,

@@ -42,7 +42,8 @@ impl<V: Clone + PartialEq> Index<V> {
         }
     }
 
-    /// Reads the index. Each item is shown as of some moment within the lag, because partitions of an index lag independently.
+    /// Reads the index. Each item is shown as of some moment within the lag, because partitions of an index
+    /// lag independently.
     pub(super) fn read(&self, now: Timestamp, habits: &dyn Habits) -> Vec<(&Key, &V)> {
         self.entries.iter().filter_map(|(key, known)| Some((key, self.shown(known, now, habits)?))).collect()
     }
@@ -53,7 +54,8 @@ impl<V: Clone + PartialEq> Index<V> {
             return newest.value.as_ref();
         }
         let then = now - habits.some_time(self.lag);
-        let shown = known.iter().rev().find(|entry| entry.since <= then).and_then(|entry| entry.value.as_ref());
+        let shown =
+            known.iter().rev().find(|entry| entry.since <= then).and_then(|entry| entry.value.as_ref());
         if shown != newest.value.as_ref() {
             habits.note(self.habit);
         }

@@ -74,7 +74,12 @@ pub struct Letter {
 
 impl ModelQueue {
     /// Creates an empty queue.
-    pub fn new(time: Arc<Time>, habits: Arc<dyn Habits>, visibility: Duration, dead_letters: Option<Arc<Self>>) -> Self {
+    pub fn new(
+        time: Arc<Time>,
+        habits: Arc<dyn Habits>,
+        visibility: Duration,
+        dead_letters: Option<Arc<Self>>,
+    ) -> Self {
         Self { time, habits, visibility, dead_letters, state: Mutex::default(), sent: Notify::new() }
     }
 
@@ -110,7 +115,9 @@ impl ModelQueue {
         self.move_dead_letters();
         let (mut state, now) = (self.state(), self.time.now());
         let (mut letters, mut copies) = (Vec::new(), Vec::new());
-        for message in state.messages.iter_mut().filter(|message| message.visible_at <= now).take(max.min(MAX_RECEIVED)) {
+        for message in
+            state.messages.iter_mut().filter(|message| message.visible_at <= now).take(max.min(MAX_RECEIVED))
+        {
             message.visible_at = now + self.visibility;
             message.receives += 1;
             if std::mem::take(&mut message.is_deleted) {
@@ -120,7 +127,11 @@ impl ModelQueue {
                 self.habits.note(Habit::DeliversTwice);
                 copies.push(Message { visible_at: now + self.habits.some_time(COPY), ..message.clone() });
             }
-            letters.push(Letter { name: message.name.clone(), redrives: message.redrives, receipt: message.receipt() });
+            letters.push(Letter {
+                name: message.name.clone(),
+                redrives: message.redrives,
+                receipt: message.receipt(),
+            });
         }
         for copy in copies {
             let id = state.next_id();
@@ -129,8 +140,8 @@ impl ModelQueue {
         letters
     }
 
-    /// Moves messages with too many receives to the dead-letter queue. As in SQS, this happens when such a message would be received once
-    /// more.
+    /// Moves messages with too many receives to the dead-letter queue. As in SQS, this happens when such a
+    /// message would be received once more.
     fn move_dead_letters(&self) {
         let Some(dead_letters) = &self.dead_letters else { return };
         let now = self.time.now();
@@ -145,7 +156,9 @@ impl ModelQueue {
     /// Deletes a message. An older receipt does nothing, because the message has been received again since.
     fn delete(&self, receipt: &Receipt) {
         let mut state = self.state();
-        let Some(place) = state.messages.iter().position(|message| message.receipt() == *receipt) else { return };
+        let Some(place) = state.messages.iter().position(|message| message.receipt() == *receipt) else {
+            return;
+        };
         if self.habits.shows(Habit::DeliversDeleted) {
             state.messages[place].is_deleted = true;
             state.messages[place].visible_at = self.time.now() + self.habits.some_time(AFTER_DELETE);
@@ -156,7 +169,9 @@ impl ModelQueue {
 
     /// Deletes the acknowledged messages. Returned ones reappear after the visibility timeout.
     pub fn forget(&self, settlements: &[(Receipt, Settlement)]) {
-        for (receipt, _) in settlements.iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge) {
+        for (receipt, _) in
+            settlements.iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge)
+        {
             self.delete(receipt);
         }
     }
@@ -174,7 +189,9 @@ impl Queue for ModelQueue {
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         for hint in hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY) {
             // SQS takes `DelaySeconds` in whole seconds.
-            let delay = Duration::from_secs(u64::try_from(hint.delay.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX));
+            let delay = Duration::from_secs(
+                u64::try_from(hint.delay.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX),
+            );
             self.push(hint.name, hint.redrives, delay);
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Configuration and limiter store over maps in memory. It has no habits: all reads are consistent, and a repeated write is recognized.
+//! Configuration and limiter store over maps in memory. It has no habits: all reads are consistent, and a
+//! repeated write is recognized.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -51,10 +52,15 @@ impl ModelRegistry {
         self.kept().audit.push(entry);
     }
 
-    /// Removes up to `limit` limiter states that were not written for longer than [`IDLE`]. Returns how many were removed.
+    /// Removes up to `limit` limiter states that were not written for longer than [`IDLE`]. Returns how many
+    /// were removed.
     pub fn forget_limiters(&self, limit: usize, now: Timestamp) -> usize {
         let mut kept = self.kept();
-        let idle = kept.limiters.iter().filter(|(_, limiter)| limiter.written_at < now - IDLE).map(|(name, _)| name.clone());
+        let idle = kept
+            .limiters
+            .iter()
+            .filter(|(_, limiter)| limiter.written_at < now - IDLE)
+            .map(|(name, _)| name.clone());
         let idle: Vec<LimiterKey> = idle.take(limit).collect();
         for name in &idle {
             kept.limiters.remove(name);
@@ -73,10 +79,23 @@ impl ConfigStore for ModelRegistry {
         Ok(self.kept().records.get(name).cloned())
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        sort: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         let kept = self.kept();
-        let found = kept.records.values().filter(|record| record.name.tenant.as_ref() == tenant && record.name.kind == sort);
-        Ok(found.filter(|record| after.is_none_or(|after| record.name.name > *after)).take(limit).cloned().collect())
+        let found = kept
+            .records
+            .values()
+            .filter(|record| record.name.tenant.as_ref() == tenant && record.name.kind == sort);
+        Ok(found
+            .filter(|record| after.is_none_or(|after| record.name.name > *after))
+            .take(limit)
+            .cloned()
+            .collect())
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -90,7 +109,12 @@ impl ConfigStore for ModelRegistry {
         Ok(RecordResult::Done)
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         let mut kept = self.kept();
         if kept.records.get(name).is_none_or(|record| record.version != version) {
             return Ok(RecordResult::Conflict);
@@ -109,12 +133,20 @@ impl ConfigStore for ModelRegistry {
             .enumerate()
             .take_while(|(place, _)| *place < before)
             .filter(|(_, entry)| entry.tenant == query.tenant && entry.at + self.retention > now);
-        let found: Vec<(usize, &Entry)> = own.collect::<Vec<_>>().into_iter().rev().take(query.limit).collect();
-        let next = found.last().filter(|_| found.len() == query.limit).map(|(place, _)| Position(place.to_string()));
+        let found: Vec<(usize, &Entry)> =
+            own.collect::<Vec<_>>().into_iter().rev().take(query.limit).collect();
+        let next =
+            found.last().filter(|_| found.len() == query.limit).map(|(place, _)| Position(place.to_string()));
         Ok(AuditPage { entries: found.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        _wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
         let mut kept = self.kept();
         let bucket = kept.buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
@@ -129,7 +161,13 @@ impl LimiterStore for ModelRegistry {
         Ok(self.kept().limiters.get(name).map(|limiter| limiter.kept.clone()).unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let mut kept = self.kept();
         let by = self.calls.current();
         let stands = kept.limiters.get(name);
@@ -140,8 +178,11 @@ impl LimiterStore for ModelRegistry {
         if stands.version != over {
             return Ok(WriteResult::Conflict(stands));
         }
-        let written =
-            KeptLimiter { kept: limiter_store::VersionedState { version: over + 1, limiter: limiter.clone() }, written_at: now, by };
+        let written = KeptLimiter {
+            kept: limiter_store::VersionedState { version: over + 1, limiter: limiter.clone() },
+            written_at: now,
+            by,
+        };
         kept.limiters.insert(name.clone(), written);
         Ok(WriteResult::Done)
     }

@@ -1,11 +1,14 @@
-//! Task store over the model table. Each method is one conditional write, which is recognized when it is repeated.
+//! Task store over the model table. Each method is one conditional write, which is recognized when it is
+//! repeated.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, StoreError, TaskStore};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, StoreError, TaskStore,
+};
 use nobat_core::task::lifecycle::{Change, Event, transition};
 use nobat_core::task::{State, Task, TaskKey};
 use nobat_core::types::name::Tenant;
@@ -30,7 +33,13 @@ pub struct ModelStore {
 
 impl ModelStore {
     /// Creates an empty store that keeps ended tasks for `retention`.
-    pub fn new(time: Arc<Time>, retention: Duration, removal: Removal, calls: Arc<Calls>, habits: Arc<dyn Habits>) -> Self {
+    pub fn new(
+        time: Arc<Time>,
+        retention: Duration,
+        removal: Removal,
+        calls: Arc<Calls>,
+        habits: Arc<dyn Habits>,
+    ) -> Self {
         let registry = Arc::new(ModelRegistry::new(retention, calls.clone()));
         Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)), registry }
     }
@@ -52,7 +61,8 @@ impl ModelStore {
         table.get(name).filter(|item| self.is_kept(&item.task, now))
     }
 
-    /// Returns true if an earlier try of this call made the write, so that the refusal only means that its answer was lost.
+    /// Returns true if an earlier try of this call made the write, so that the refusal only means that its
+    /// answer was lost.
     fn is_own(&self, found: Option<&Item>, own: Call) -> bool {
         let is_own = found.is_some_and(|item| item.op == own);
         if is_own {
@@ -65,7 +75,11 @@ impl ModelStore {
     fn expire(&self, table: &mut Table, now: Timestamp) {
         let expired = table.keys_of(|task| !self.is_kept(task, now));
         for key in expired {
-            let habit = if self.habits.shows(Habit::RemovesExpired) { Habit::RemovesExpired } else { Habit::KeepsExpired };
+            let habit = if self.habits.shows(Habit::RemovesExpired) {
+                Habit::RemovesExpired
+            } else {
+                Habit::KeepsExpired
+            };
             self.habits.note(habit);
             if habit == Habit::RemovesExpired {
                 table.remove(&key);
@@ -78,12 +92,14 @@ impl ModelStore {
 impl TaskStore for ModelStore {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
-        // One task is a conditional put. Several tasks are a transaction, which is also recognized by its token.
+        // One task is a conditional put. Several tasks are a transaction, which is also recognized by its
+        // token.
         if tasks.len() > 1 && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
             return Ok(InsertResult::Created(tasks));
         }
-        let existing: Vec<&Item> = tasks.iter().filter_map(|task| self.kept(&table, &task.key(), now)).collect();
+        let existing: Vec<&Item> =
+            tasks.iter().filter_map(|task| self.kept(&table, &task.key(), now)).collect();
         if existing.iter().any(|item| self.is_own(Some(item), own)) {
             return Ok(InsertResult::Created(tasks));
         }
@@ -103,7 +119,12 @@ impl TaskStore for ModelStore {
         Ok(self.kept(&self.table(), name, now).map(|item| item.task.clone()))
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
         let Some(item) = self.kept(&table, name, now) else { return Ok(ClaimResult::Missing) };
         match transition(item.task.clone(), Event::Claim { until }, now) {
@@ -126,7 +147,11 @@ impl TaskStore for ModelStore {
         let in_the_way = change.callback.as_ref().and_then(|follow_up| table.get(&follow_up.key()));
         if found.is_none_or(|item| item.task.version != change.read_version) || in_the_way.is_some() {
             let is_own = self.is_own(found, own) || self.is_own(in_the_way, own);
-            return Ok(if is_own { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
+            return Ok(if is_own {
+                CommitResult::Done(Box::new(change.task))
+            } else {
+                CommitResult::Conflict
+            });
         }
         table.put(change.task.clone(), own, now);
         if change.callback.is_some() || change.entry.is_some() {
@@ -141,7 +166,13 @@ impl TaskStore for ModelStore {
         Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         let (mut table, mut beat) = (self.table(), Heartbeat::Lost);
         table.update(name, |Item { task, .. }| match &mut task.state {
             State::Running(lease) if task.token == token => {
@@ -186,14 +217,17 @@ impl TaskStore for ModelStore {
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         self.table().update(&task.key(), |item| match item.sweep {
-            Some(SweepIndex::Due(_)) if item.task.version == task.version => item.sweep = Some(SweepIndex::Due(until)),
+            Some(SweepIndex::Due(_)) if item.task.version == task.version => {
+                item.sweep = Some(SweepIndex::Due(until));
+            }
             _ => {}
         });
         Ok(())
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
-        let waiting = self.table().keys_of(|task| task.tenant == *tenant && !matches!(task.state, State::Ended(_)));
+        let waiting =
+            self.table().keys_of(|task| task.tenant == *tenant && !matches!(task.state, State::Ended(_)));
         Ok(waiting.len().min(at_most))
     }
 

@@ -18,7 +18,8 @@ pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
 pub const ATTENTION_LAG: Duration = Duration::from_secs(90);
 /// Maximum lag of the index of all tasks.
 pub const RECENT_LAG: Duration = Duration::from_secs(10);
-/// Distance of the mark from the due time. Before it, the sweep sends a hint. After it, the sweep checks that a hint was enough.
+/// Distance of the mark from the due time. Before it, the sweep sends a hint. After it, the sweep checks that
+/// a hint was enough.
 const MARGIN: Duration = Duration::from_mins(2);
 /// Time for which a transaction is recognized by its token.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
@@ -64,7 +65,10 @@ pub struct Table {
 impl Table {
     /// Creates an empty table.
     pub fn new(time: Arc<Time>) -> Self {
-        let (sweep, recent) = (Index::new(ATTENTION_LAG, Habit::ShowsOldSweepIndex), Index::new(RECENT_LAG, Habit::ShowsOldList));
+        let (sweep, recent) = (
+            Index::new(ATTENTION_LAG, Habit::ShowsOldSweepIndex),
+            Index::new(RECENT_LAG, Habit::ShowsOldList),
+        );
         Self { items: BTreeMap::new(), sweep, recent, transactions: BTreeMap::new(), time }
     }
 

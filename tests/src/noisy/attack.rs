@@ -96,7 +96,8 @@ pub struct Attacker(Child);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Attacker {
-    /// Starts an attacker: this program with these arguments, at the lowest priority and with the maximum number of file handles.
+    /// Starts an attacker: this program with these arguments, at the lowest priority and with the maximum
+    /// number of file handles.
     pub fn start(order: &Order, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -Sn $(ulimit -Hn) && exec nice -n 19 \"$0\" \"$@\""]);
@@ -119,7 +120,8 @@ impl Attacker {
     }
 }
 
-/// Makes the attack that the environment variable names, until standard input ends. Returns true if there was one.
+/// Makes the attack that the environment variable names, until standard input ends. Returns true if there was
+/// one.
 pub async fn obey() -> anyhow::Result<bool> {
     let Ok(order) = std::env::var(ORDER) else { return Ok(false) };
     let (order, counts) = (serde_json::from_str(&order)?, Counts::default());

@@ -35,15 +35,28 @@ pub async fn prepare(order: &Order) -> anyhow::Result<()> {
 pub async fn make(order: Order, counts: Counts) {
     let order = Arc::new(order);
     match order.attack {
-        Attack::UnreadAnswers => run_concurrently(order.size(200, 10_000), |_| unread(order.clone(), counts.clone())).await,
+        Attack::UnreadAnswers => {
+            run_concurrently(order.size(200, 10_000), |_| unread(order.clone(), counts.clone())).await;
+        }
         Attack::FilteredLists => {
             let list = request("GET", "/v1/tasks?kind=nosuch&limit=100", Some(&order.key), "");
-            run_concurrently(order.size(50, 3_000), |_| repeat(order.clone(), ATTACKER, list.clone(), counts.clone())).await;
+            run_concurrently(order.size(50, 3_000), |_| {
+                repeat(order.clone(), ATTACKER, list.clone(), counts.clone())
+            })
+            .await;
         }
-        Attack::StalledBodies => run_concurrently(order.size(50, 1_000), |_| stall(order.clone(), counts.clone())).await,
-        Attack::EndlessBodies => run_concurrently(order.size(8, 64), |_| endless(order.clone(), counts.clone())).await,
-        Attack::NewConnections => run_concurrently(order.size(16, 256), |_| reconnect(order.clone(), counts.clone())).await,
-        Attack::BadKeys => run_concurrently(order.size(4, 18), |_| guess(order.clone(), counts.clone())).await,
+        Attack::StalledBodies => {
+            run_concurrently(order.size(50, 1_000), |_| stall(order.clone(), counts.clone())).await;
+        }
+        Attack::EndlessBodies => {
+            run_concurrently(order.size(8, 64), |_| endless(order.clone(), counts.clone())).await;
+        }
+        Attack::NewConnections => {
+            run_concurrently(order.size(16, 256), |_| reconnect(order.clone(), counts.clone())).await;
+        }
+        Attack::BadKeys => {
+            run_concurrently(order.size(4, 18), |_| guess(order.clone(), counts.clone())).await;
+        }
         Attack::IdleConnections => run_concurrently(1_010, |_| idle(order.clone(), counts.clone())).await,
         Attack::LimitKeys => {
             let next = Arc::new(AtomicUsize::new(0));
@@ -53,7 +66,10 @@ pub async fn make(order: Order, counts: Counts) {
         Attack::SilentNames => silent_names(order, counts).await,
         Attack::Submissions => {
             let task = request("POST", "/v1/tasks", Some(&order.key), r#"{"kind":"noop"}"#);
-            run_concurrently(order.size(8, 64), |_| repeat(order.clone(), ATTACKER, task.clone(), counts.clone())).await;
+            run_concurrently(order.size(8, 64), |_| {
+                repeat(order.clone(), ATTACKER, task.clone(), counts.clone())
+            })
+            .await;
         }
     }
 }
@@ -147,7 +163,10 @@ async fn guess(order: Arc<Order>, counts: Counts) {
         loop {
             ticks.tick().await;
             let guess = KeyText::new(rand::random());
-            let Ok(status) = wire.exchange(&request("GET", "/v1/tasks", Some(guess.as_str()), "")).await else { break };
+            let Ok(status) = wire.exchange(&request("GET", "/v1/tasks", Some(guess.as_str()), "")).await
+            else {
+                break;
+            };
             counts.add(status.to_string());
         }
     }
@@ -172,8 +191,11 @@ async fn limit_keys(order: Arc<Order>, next: Arc<AtomicUsize>, counts: Counts) {
             let first = next.fetch_add(50, Ordering::Relaxed) % keys;
             let names = || (first..first + 50).map(|number| format!("key-{number}"));
             let tasks: Vec<Value> = names().map(|name| json!({"kind": "noop", "limit_key": name})).collect();
-            let limits = names().map(|name| request("PUT", &format!("/v1/limits/{name}"), Some(&order.key), r#"{"rate":1,"period":60}"#));
-            let tasks = request("POST", "/v1/tasks/batch", Some(&order.key), &json!({"tasks": tasks}).to_string());
+            let limits = names().map(|name| {
+                request("PUT", &format!("/v1/limits/{name}"), Some(&order.key), r#"{"rate":1,"period":60}"#)
+            });
+            let tasks =
+                request("POST", "/v1/tasks/batch", Some(&order.key), &json!({"tasks": tasks}).to_string());
             if send_all(&mut wire, limits.chain([tasks]), &counts).await.is_err() {
                 break;
             }
@@ -182,7 +204,11 @@ async fn limit_keys(order: Arc<Order>, next: Arc<AtomicUsize>, counts: Counts) {
     }
 }
 
-async fn send_all(wire: &mut Wire, requests: impl Iterator<Item = String>, counts: &Counts) -> anyhow::Result<()> {
+async fn send_all(
+    wire: &mut Wire,
+    requests: impl Iterator<Item = String>,
+    counts: &Counts,
+) -> anyhow::Result<()> {
     for request in requests {
         let status = wire.exchange(&request).await?;
         counts.add(status.to_string());
@@ -220,7 +246,13 @@ async fn silent_names(order: Arc<Order>, counts: Counts) {
 }
 
 /// Submits `batches` batches of 100 tasks at once, and then one batch every `every`.
-async fn submit(order: &Order, batches: usize, every: Duration, task: impl Fn(usize) -> Value, counts: &Counts) {
+async fn submit(
+    order: &Order,
+    batches: usize,
+    every: Duration,
+    task: impl Fn(usize) -> Value,
+    counts: &Counts,
+) {
     let (mut ticks, mut number) = (interval(every), 0);
     loop {
         let Ok(mut wire) = Wire::open(ATTACKER, order.server).await else { continue };
@@ -230,7 +262,8 @@ async fn submit(order: &Order, batches: usize, every: Duration, task: impl Fn(us
             }
             let tasks: Vec<Value> = (number..number + 100).map(&task).collect();
             number += 100;
-            let batch = request("POST", "/v1/tasks/batch", Some(&order.key), &json!({"tasks": tasks}).to_string());
+            let batch =
+                request("POST", "/v1/tasks/batch", Some(&order.key), &json!({"tasks": tasks}).to_string());
             let Ok(status) = wire.exchange(&batch).await else { break };
             counts.add(status.to_string());
         }

@@ -60,7 +60,8 @@ pub struct Figures {
     pub delivery: Duration,
     /// Delay of a thread's wake-up in this process: the wait that the machine alone adds to a request.
     pub wake_up: Duration,
-    /// Duration of a 4 KiB write and its `fdatasync` in this process: the wait that the disk alone adds to a submission.
+    /// Duration of a 4 KiB write and its `fdatasync` in this process: the wait that the disk alone adds to a
+    /// submission.
     pub disk: Duration,
     /// Number of measured rounds.
     pub rounds: usize,
@@ -84,7 +85,15 @@ impl Quiet {
         let arrivals = Arc::<Arrivals>::default();
         tokio::spawn(receive(listener, Arc::clone(&arrivals)));
         let authorization = format!("Bearer {key}");
-        Ok(Self { server, authorization, url, probe: folder.join("probe"), arrivals, next: AtomicU64::new(0), accepted: Mutex::default() })
+        Ok(Self {
+            server,
+            authorization,
+            url,
+            probe: folder.join("probe"),
+            arrivals,
+            next: AtomicU64::new(0),
+            accepted: Mutex::default(),
+        })
     }
 
     /// Runs rounds for `time`, and returns the latencies once all deliveries have come.
@@ -119,16 +128,28 @@ impl Quiet {
         let path = path(&task.json());
         let (read, _) = self.ask("GET", &path, "", 200).await?;
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner).push(path);
-        let delivery = timeout(PATIENCE, arrival).await.map_err(|_| format!("delivery {number} did not arrive"))?;
+        let delivery =
+            timeout(PATIENCE, arrival).await.map_err(|_| format!("delivery {number} did not arrive"))?;
         let arrived = delivery.map_err(|error| error.to_string())?;
         Ok(Round { submit, read, delivery: arrived.saturating_duration_since(accepted) })
     }
 
-    async fn ask(&self, method: &str, path: &str, body: &str, expected: u16) -> Result<(Duration, Answer), String> {
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        expected: u16,
+    ) -> Result<(Duration, Answer), String> {
         let sent = Instant::now();
-        let answer = exchange(self.server, method, path, &[("authorization", &self.authorization)], body).await;
+        let answer =
+            exchange(self.server, method, path, &[("authorization", &self.authorization)], body).await;
         let answer = answer.map_err(|error| format!("{method}: {error}"))?;
-        if answer.status == expected { Ok((sent.elapsed(), answer)) } else { Err(format!("{method}: {} {}", answer.status, answer.text())) }
+        if answer.status == expected {
+            Ok((sent.elapsed(), answer))
+        } else {
+            Err(format!("{method}: {} {}", answer.status, answer.text()))
+        }
     }
 
     /// Returns the accepted tasks that did not succeed at their first attempt.
@@ -140,7 +161,11 @@ impl Quiet {
                 Ok((_, task)) => {
                     let task = task.json();
                     if task["status"] != "succeeded" || attempts(&task, "/outcome").len() != 1 {
-                        harmed.push(format!("{path}: {} with {:?}", task["status"], attempts(&task, "/error/code")));
+                        harmed.push(format!(
+                            "{path}: {} with {:?}",
+                            task["status"],
+                            attempts(&task, "/error/code")
+                        ));
                     }
                 }
                 Err(error) => harmed.push(error),
@@ -162,7 +187,8 @@ fn lateness(time: Duration) -> Duration {
     p99(late)
 }
 
-/// Returns the 99th percentile of the duration of a 4 KiB write and its `fdatasync`. It writes as often as the tenant submits.
+/// Returns the 99th percentile of the duration of a 4 KiB write and its `fdatasync`. It writes as often as
+/// the tenant submits.
 fn syncs(path: &Path, time: Duration) -> std::io::Result<Duration> {
     let mut file = File::create(path)?;
     let (begun, mut taken) = (Instant::now(), Vec::new());
@@ -193,21 +219,26 @@ fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
         }
     }
     let of = |part: fn(&Round) -> Duration| p99(measured.iter().map(part).collect());
-    let (submit, read, delivery) = (of(|round| round.submit), of(|round| round.read), of(|round| round.delivery));
+    let (submit, read, delivery) =
+        (of(|round| round.submit), of(|round| round.read), of(|round| round.delivery));
     Figures { submit, read, delivery, rounds: total, failures, ..Figures::default() }
 }
 
-/// Records the arrival of each delivery. It closes the connection after each, so that every delivery needs a new one.
+/// Records the arrival of each delivery. It closes the connection after each, so that every delivery needs a
+/// new one.
 async fn receive(listener: TcpListener, arrivals: Arc<Arrivals>) {
     while let Ok((stream, _)) = listener.accept().await {
         let arrivals = Arc::clone(&arrivals);
         let answer = service_fn(move |request: Request<Incoming>| {
             let number = request.uri().path().trim_start_matches('/').parse::<u64>();
-            let waiting = number.ok().and_then(|number| arrivals.lock().unwrap_or_else(PoisonError::into_inner).remove(&number));
+            let waiting = number
+                .ok()
+                .and_then(|number| arrivals.lock().unwrap_or_else(PoisonError::into_inner).remove(&number));
             if let Some(waiting) = waiting {
                 let _ = waiting.send(Instant::now());
             }
-            let answer = Response::builder().header("connection", "close").body(Full::new(Bytes::from_static(b"ok")));
+            let answer =
+                Response::builder().header("connection", "close").body(Full::new(Bytes::from_static(b"ok")));
             async { Ok::<_, Infallible>(answer.expect("the response is valid")) }
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));

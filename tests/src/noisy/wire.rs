@@ -13,12 +13,17 @@ pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 /// Ports of the attacker's connections.
 ///
-/// They are below the range from which Linux chooses ports (32,768 to 60,999). If the attacker bound ports in that range, Linux would
-/// not choose them for the quiet tenant either, at any address. The quiet tenant would run out of ports.
+/// They are below the range from which Linux chooses ports (32,768 to 60,999). If the attacker bound ports in
+/// that range, Linux would not choose them for the quiet tenant either, at any address. The quiet tenant
+/// would run out of ports.
 const PORTS: Range<u16> = 2_000..32_000;
 
 /// Connects from an address of this machine. `receive_buffer` is the size of the receive buffer in bytes.
-pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+pub async fn connect(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    receive_buffer: Option<u32>,
+) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
@@ -30,7 +35,9 @@ pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>
 
 fn next_port() -> u16 {
     static COUNT: AtomicU16 = AtomicU16::new(0);
-    let count = COUNT.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some((count + 1) % (PORTS.end - PORTS.start)));
+    let count = COUNT.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+        Some((count + 1) % (PORTS.end - PORTS.start))
+    });
     PORTS.start + count.unwrap_or_default()
 }
 

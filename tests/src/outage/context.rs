@@ -32,10 +32,14 @@ impl Stage {
     /// Starts the program.
     pub async fn set() -> anyhow::Result<Self> {
         let emulator = Emulator::shared();
-        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
-        let (table_tap, queue_tap) = (Tap::before(emulator.address()).await?, Tap::before(emulator.address()).await?);
-        let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned);
-        let taps = [("AWS_ENDPOINT_URL_DYNAMODB", table_tap.url()), ("AWS_ENDPOINT_URL_SQS", queue_tap.url())];
+        let (table, queues) =
+            (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let (table_tap, queue_tap) =
+            (Tap::before(emulator.address()).await?, Tap::before(emulator.address()).await?);
+        let flags =
+            ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned);
+        let taps =
+            [("AWS_ENDPOINT_URL_DYNAMODB", table_tap.url()), ("AWS_ENDPOINT_URL_SQS", queue_tap.url())];
         let variables = [&emulator.variables()[..], &taps].concat();
         let process = Process::start(&Program::Nobat.path(), &flags, &variables).await?;
         Ok(Self { table, queues, table_tap, queue_tap, process })
@@ -65,7 +69,11 @@ impl Stage {
     /// Stops the program and returns the complaints of its log.
     pub async fn end(self) -> anyhow::Result<Vec<String>> {
         let (status, log) = self.process.terminate().await?;
-        ensure!(status.code() == Some(0), "after SIGTERM, the program ended with {status}:\n{}", log.join("\n"));
+        ensure!(
+            status.code() == Some(0),
+            "after SIGTERM, the program ended with {status}:\n{}",
+            log.join("\n")
+        );
         Ok(complaints(&log).into_iter().map(str::to_owned).collect())
     }
 

@@ -45,15 +45,27 @@ impl Cycle {
     /// Causes a fault and measures around it.
     ///
     /// `best` is the highest throughput of this run so far.
-    pub(crate) async fn run(fault: Fault, plan: Plan, best: f64, stage: &Stage, users: &Users) -> anyhow::Result<Self> {
+    pub(crate) async fn run(
+        fault: Fault,
+        plan: Plan,
+        best: f64,
+        stage: &Stage,
+        users: &Users,
+    ) -> anyhow::Result<Self> {
         if fault == Fault::Emptied {
             users.submit_for_later(WAITING.0, WAITING.1).await;
         }
         let (begun, before) = (Instant::now(), users.rate(plan.calm).max(best));
         stage.cause(fault).await?;
         let health = watch_health(stage.address()).await;
-        until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), plan.fault + NOTICE)
-            .await;
+        until(
+            || {
+                begun.elapsed() >= plan.fault
+                    && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0)
+            },
+            plan.fault + NOTICE,
+        )
+        .await;
         let (lasted, refused) = (begun.elapsed(), users.refused_since(begun));
         let during = users.rate(begun.elapsed());
         stage.heal(fault);
@@ -81,13 +93,19 @@ impl Cycle {
             wrong.push("throughput did not recover in time".to_owned());
         }
         if self.before == 0.0 || self.share() < ENOUGH {
-            wrong.push(format!("throughput was {:.1} tasks a second before the fault, and {:.1} after it", self.before, self.after));
+            wrong.push(format!(
+                "throughput was {:.1} tasks a second before the fault, and {:.1} after it",
+                self.before, self.after
+            ));
         }
         if self.fault.part() == Part::Table && self.refused.0 == 0 {
             wrong.push("no request was answered with 503".to_owned());
         }
         if self.fault.part() == Part::Queue && self.refused.0 > 0 {
-            wrong.push(format!("{} requests were answered with 503 although the table was available", self.refused.0));
+            wrong.push(format!(
+                "{} requests were answered with 503 although the table was available",
+                self.refused.0
+            ));
         }
         wrong
     }
@@ -109,7 +127,8 @@ impl Cycle {
     }
 }
 
-/// Returns violations of the health checks during a fault: the program must report at once that it is alive, and soon that it is not ready.
+/// Returns violations of the health checks during a fault: the program must report at once that it is alive,
+/// and soon that it is not ready.
 async fn watch_health(address: SocketAddr) -> Vec<&'static str> {
     let mut wrong = Vec::new();
     if !reaches_status(address, "/readyz", 503).await {
@@ -138,9 +157,14 @@ async fn is(address: SocketAddr, path: &str, status: u16) -> bool {
     matches!(answered, Ok(Ok(answer)) if answer.status == status)
 }
 
-/// Returns the time until throughput was back, and the throughput then. The time is the beginning of the first window with enough
-/// throughput, or of the last one within the limit.
-async fn wait_for_throughput(users: &Users, since: Instant, before: f64, window: Duration) -> (Duration, f64) {
+/// Returns the time until throughput was back, and the throughput then. The time is the beginning of the
+/// first window with enough throughput, or of the last one within the limit.
+async fn wait_for_throughput(
+    users: &Users,
+    since: Instant,
+    before: f64,
+    window: Duration,
+) -> (Duration, f64) {
     loop {
         let (passed, rate) = (since.elapsed(), users.rate(window));
         if passed >= window && rate >= ENOUGH * before || passed >= window + RECOVERY {

@@ -32,7 +32,8 @@ pub struct Settlement {
 
 /// Interval between two looks at the table.
 const LOOK: Duration = Duration::from_secs(2);
-/// Maximum wait for the last task. The sweep finds it when its mark comes, minutes after its lease expired, and may have to do so twice.
+/// Maximum wait for the last task. The sweep finds it when its mark comes, minutes after its lease expired,
+/// and may have to do so twice.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// Time by which timestamps are set back.
 const BACK: Duration = Duration::from_mins(1);
@@ -46,7 +47,11 @@ impl Settlement {
             let left: Vec<&Value> = tasks.values().filter(|task| !has_ended(task)).collect();
             late.get_or_insert(left.len());
             if left.is_empty() || begun.elapsed() > PATIENCE {
-                return Self { late: late.unwrap_or_default(), took: begun.elapsed(), ..Self::of(accepted, &tasks) };
+                return Self {
+                    late: late.unwrap_or_default(),
+                    took: begun.elapsed(),
+                    ..Self::of(accepted, &tasks)
+                };
             }
             if sweeps == Sweeps::Hurried {
                 for task in left {
@@ -104,7 +109,9 @@ impl Display for Settlement {
 /// Returns the tasks in the table, by id.
 async fn tasks(stage: &Stage) -> BTreeMap<String, Value> {
     let items = stage.table.items().await.into_iter().filter(|item| item["SK"]["S"] == "task");
-    let id = |item: &Value| item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default().to_owned();
+    let id = |item: &Value| {
+        item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default().to_owned()
+    };
     items.map(|item| (id(&item), item)).collect()
 }
 
@@ -118,7 +125,10 @@ fn has_ended(task: &Value) -> bool {
 
 /// Makes the next sweep see the task. It may end a lease, because no attempt can still be running.
 async fn set_back(stage: &Stage, item: &Value) {
-    let (now, id) = (SystemClock.now(), item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default());
+    let (now, id) = (
+        SystemClock.now(),
+        item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default(),
+    );
     let (task, past) = (json!({"id": id}), now - BACK);
     match status(item) {
         "running" => stage.table.set_moments(&task, &[("lease_until", past), ("mark", past)]).await,

@@ -52,7 +52,8 @@ impl Users {
 
     /// Returns the number of users per second who saw the end of their task within the time `last`.
     ///
-    /// It is at most the number of users who came. Tasks that a fault delayed end afterwards and would inflate the rate.
+    /// It is at most the number of users who came. Tasks that a fault delayed end afterwards and would
+    /// inflate the rate.
     pub fn rate(&self, last: Duration) -> f64 {
         let seen = lock(&self.seen);
         let count = |moments: &[Instant]| moments.iter().rev().take_while(|at| at.elapsed() <= last).count();
@@ -118,13 +119,16 @@ impl User {
         let task = answer.json();
         lock(&self.seen).accepted.push(task.clone());
         let watch = format!("{}?wait={WAIT}", path(&task));
-        let Some(answer) = self.ask("GET", &watch, "", LIMIT + Duration::from_secs(WAIT)).await else { return };
+        let Some(answer) = self.ask("GET", &watch, "", LIMIT + Duration::from_secs(WAIT)).await else {
+            return;
+        };
         if has_ended(&answer.json()) {
             lock(&self.seen).served.push(Instant::now());
         }
     }
 
-    /// Returns the answer if its status is 200 or 202. The only other permitted answer is a 503 with a positive `retry-after`.
+    /// Returns the answer if its status is 200 or 202. The only other permitted answer is a 503 with a
+    /// positive `retry-after`.
     async fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> Option<Answer> {
         let asked = Instant::now();
         let answer = exchange(self.address, method, path, &[], body).await;
@@ -135,10 +139,18 @@ impl User {
         }
         match answer {
             Ok(answer) if matches!(answer.status, 200 | 202) => return Some(answer),
-            Ok(answer) if answer.status == 503 && answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0) => {
+            Ok(answer)
+                if answer.status == 503
+                    && answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0) =>
+            {
                 seen.refused.push((Instant::now(), took));
             }
-            Ok(answer) => seen.wrong.push(format!("{method} {path}: {} {:?} {}", answer.status, answer.headers, answer.text())),
+            Ok(answer) => seen.wrong.push(format!(
+                "{method} {path}: {} {:?} {}",
+                answer.status,
+                answer.headers,
+                answer.text()
+            )),
             Err(error) => seen.wrong.push(format!("{method} {path}: {error}")),
         }
         None

@@ -17,7 +17,8 @@ pub struct Supervisor {
     loop_: JoinHandle<anyhow::Result<usize>>,
 }
 
-/// Address space of the program, in KiB. With this limit, endless allocation ends the program and not the machine.
+/// Address space of the program, in KiB. With this limit, endless allocation ends the program and not the
+/// machine.
 const ADDRESS_SPACE: u32 = 2 * 1024 * 1024;
 
 impl Supervisor {

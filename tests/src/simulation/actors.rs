@@ -28,9 +28,15 @@ pub const BATCH: usize = 10;
 /// Maximum duration of a sweep by a function in the cloud, without its reserve.
 const SWEEP_TIME: Duration = Duration::from_secs(45);
 
-/// Returns a process that runs tasks as a server or as a function. A server takes the next task as soon as it has room. A function
-/// gets a batch and answers when all of it is done.
-pub fn worker(stage: &Arc<Stage>, actor: String, place: usize, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
+/// Returns a process that runs tasks as a server or as a function. A server takes the next task as soon as it
+/// has room. A function gets a batch and answers when all of it is done.
+pub fn worker(
+    stage: &Arc<Stage>,
+    actor: String,
+    place: usize,
+    clock: Arc<dyn Clock>,
+    backend: Backend,
+) -> BoxFuture<'static, ()> {
     let handlers = handlers(stage, &actor, place);
     let runner = Runner::new(backend, handlers, clock, stage.dice.clone(), ConfigEpoch::default());
     let worker = Worker { stage: stage.clone(), actor, runner };
@@ -112,7 +118,8 @@ impl Worker {
     }
 }
 
-/// Returns the output of a function, or `None` if it is killed at its timeout. After a kill, its whole batch reappears.
+/// Returns the output of a function, or `None` if it is killed at its timeout. After a kill, its whole batch
+/// reappears.
 pub async fn in_time<T>(stage: &Stage, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(pin!(work), stage.time.sleep_until(stage.time.now() + timeout)).await {
         Either::Left((done, _)) => Some(done),
@@ -142,10 +149,16 @@ pub fn sweeper(stage: &Arc<Stage>, clock: Arc<dyn Clock>, backend: Backend) -> B
     let is_function = stage.plan.cloud.function_timeout.is_some();
     Box::pin(async move {
         let never = CancellationToken::new();
-        let pass =
-            async |now| if is_function { sweeper.run_until(clock.as_ref(), now + SWEEP_TIME).await } else { sweeper.run_once(now).await };
+        let pass = async |now| {
+            if is_function {
+                sweeper.run_until(clock.as_ref(), now + SWEEP_TIME).await
+            } else {
+                sweeper.run_once(now).await
+            }
+        };
         let sweep = every(Duration::from_mins(1), clock.clone(), never.clone(), "sweep", pass);
-        let prune = every(Duration::from_hours(1), clock.clone(), never.clone(), "prune", |now| pruner.run_once(now));
+        let prune =
+            every(Duration::from_hours(1), clock.clone(), never.clone(), "prune", |now| pruner.run_once(now));
         join(sweep, prune).await;
     })
 }

@@ -30,7 +30,13 @@ use crate::simulation::external_server::PARTNER;
 use crate::simulation::rng::Dice;
 
 /// Returns a client that makes `left` requests in all, across restarts.
-pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: Backend, left: Arc<AtomicU32>) -> BoxFuture<'static, ()> {
+pub fn client(
+    stage: Arc<Stage>,
+    actor: String,
+    clock: Arc<dyn Clock>,
+    backend: Backend,
+    left: Arc<AtomicU32>,
+) -> BoxFuture<'static, ()> {
     let kinds = handlers(&stage, &actor, 0);
     let client = Client { stage, actor, backend, clock, kinds };
     Box::pin(async move {
@@ -40,7 +46,10 @@ pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: 
             let pause = client.stage.some_time(client.stage.plan.pause);
             client.clock.sleep(pause).await;
         }
-        if client.stage.plan.is_calm() && !client.stage.plan.limits.is_empty() && client.stage.dice.per_mille(500) {
+        if client.stage.plan.is_calm()
+            && !client.stage.plan.limits.is_empty()
+            && client.stage.dice.per_mille(500)
+        {
             client.cancel_everything().await;
         }
         if client.stage.plan.changes > 0 {
@@ -83,13 +92,16 @@ impl Client {
         Keeper { stage: &self.stage, actor: &self.actor, backend: &self.backend, clock: &*self.clock }
     }
 
-    /// Submits tasks, with or without an idempotency key, and repeats the request up to [`TRIES`] times until it is answered.
+    /// Submits tasks, with or without an idempotency key, and repeats the request up to [`TRIES`] times until
+    /// it is answered.
     async fn submit(&self, count: u64) {
         let dice = &self.stage.dice;
         let tenant = if dice.per_mille(800) { Tenant::default() } else { sample::tenant("other") };
-        let idempotency_key = dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(IDEMPOTENCY_KEYS)));
+        let idempotency_key =
+            dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(IDEMPOTENCY_KEYS)));
         // Requests with the same key nearly always have the same body.
-        let of_key = idempotency_key.as_ref().filter(|_| dice.per_mille(900)).map(|key| Dice::seeded(hash(key)));
+        let of_key =
+            idempotency_key.as_ref().filter(|_| dice.per_mille(900)).map(|key| Dice::seeded(hash(key)));
         let bodies: Vec<String> = (0..count).map(|_| self.body(of_key.as_ref().unwrap_or(dice))).collect();
         let fingerprint = idempotency_key.as_ref().map(|_| fingerprint(&bodies));
         for _ in 0..TRIES {
@@ -98,8 +110,11 @@ impl Client {
                 Some(key) => TaskId::from_key(&tenant, "/v1/tasks", key, index),
                 None => TaskId::new(now, u128::from(dice.next_u64())),
             };
-            let tasks: Vec<Task> =
-                bodies.iter().enumerate().map(|(index, body)| self.task(body, &tenant, id(index), fingerprint)).collect();
+            let tasks: Vec<Task> = bodies
+                .iter()
+                .enumerate()
+                .map(|(index, body)| self.task(body, &tenant, id(index), fingerprint))
+                .collect();
             for task in &tasks {
                 self.stage.ledger().asked_for.entry(key(&task.key())).or_insert_with(|| task.payload.clone());
             }
@@ -113,12 +128,19 @@ impl Client {
     fn check_response(&self, asked: &[Task], inserted: InsertResult) {
         let tasks = match inserted {
             // The key belongs to another request, so this one is refused and nothing is accepted.
-            InsertResult::Existing(tasks) if tasks.iter().any(|task| task.options.fingerprint != asked[0].options.fingerprint) => return,
+            InsertResult::Existing(tasks)
+                if tasks.iter().any(|task| task.options.fingerprint != asked[0].options.fingerprint) =>
+            {
+                return;
+            }
             InsertResult::Created(tasks) | InsertResult::Existing(tasks) => tasks,
         };
         for asked in asked {
             let Some(task) = tasks.iter().find(|task| task.id == asked.id) else {
-                self.stage.violate(format!("{} was submitted, but the response does not contain it", short(&asked.key())));
+                self.stage.violate(format!(
+                    "{} was submitted, but the response does not contain it",
+                    short(&asked.key())
+                ));
                 continue;
             };
             if task.payload != asked.payload {
@@ -130,8 +152,10 @@ impl Client {
     }
 
     fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
-        let endpoint = self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(EndpointStatus::Open, 1));
-        let submission: Submission = decode::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let endpoint =
+            self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(EndpointStatus::Open, 1));
+        let submission: Submission =
+            decode::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         let max_timeout = Duration::from_hours(12);
         let intake = SubmissionContext {
             tenant,
@@ -210,18 +234,27 @@ impl Client {
 
     /// Returns the endpoint of a task, if it has one.
     fn endpoint_of(&self, kind: &str, number: u64) -> Option<String> {
-        let goes = self.stage.plan.partner.is_some() && kind == "work" && Dice::seeded(!number).per_mille(600);
+        let goes =
+            self.stage.plan.partner.is_some() && kind == "work" && Dice::seeded(!number).per_mille(600);
         goes.then(|| PARTNER.to_owned())
     }
 
-    /// Returns the longest timeout of a task, in seconds. A function stops a little before it is killed, and tasks must time out before
-    /// that.
+    /// Returns the longest timeout of a task, in seconds. A function stops a little before it is killed, and
+    /// tasks must time out before that.
     fn longest_timeout(&self) -> f64 {
         self.stage.plan.cloud.function_timeout.map_or(f64::INFINITY, |timeout| timeout.as_secs_f64() - 5.0)
     }
 
     fn failure(&self, dice: &Dice) -> Wrong {
-        let failures = [Wrong::Error, Wrong::Error, Wrong::Pause, Wrong::Permanent, Wrong::Panic, Wrong::Hang, Wrong::Kill];
+        let failures = [
+            Wrong::Error,
+            Wrong::Error,
+            Wrong::Pause,
+            Wrong::Permanent,
+            Wrong::Panic,
+            Wrong::Hang,
+            Wrong::Kill,
+        ];
         match dice.pick(&failures).unwrap_or_default() {
             // In a calm run no process crashes.
             Wrong::Kill if self.stage.plan.is_calm() => Wrong::Error,
@@ -262,12 +295,20 @@ impl Client {
     async fn replay(&self) {
         let Some(name) = self.random_task() else { return };
         let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
-        let is_anew = |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
-        self.apply_event(&name, Event::Replay { key, generation: None }, TransitionError::NotEnded, is_anew).await;
+        let is_anew =
+            |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
+        self.apply_event(&name, Event::Replay { key, generation: None }, TransitionError::NotEnded, is_anew)
+            .await;
     }
 
     /// Applies an event to a task. The result must be as expected, or refused with `reason`.
-    async fn apply_event(&self, name: &TaskKey, event: Event, reason: TransitionError, is_expected: impl Fn(&Task) -> bool) {
+    async fn apply_event(
+        &self,
+        name: &TaskKey,
+        event: Event,
+        reason: TransitionError,
+        is_expected: impl Fn(&Task) -> bool,
+    ) {
         self.stage.ledger().meddled_with.insert(key(name));
         let is_right = match self.backend.apply(name, None, event, self.clock.now()).await {
             Ok(task) => is_expected(&task),
@@ -280,14 +321,24 @@ impl Client {
         }
     }
 
-    /// Lists all tasks of a tenant. None may be shown twice or out of order, and none that was accepted a while ago may be missing.
+    /// Lists all tasks of a tenant. None may be shown twice or out of order, and none that was accepted a
+    /// while ago may be missing.
     async fn list(&self) {
         let tenant = Tenant::default();
-        let accepted: BTreeSet<Key> = self.stage.ledger().accepted.iter().filter(|(of, _)| *of == tenant).cloned().collect();
+        let accepted: BTreeSet<Key> =
+            self.stage.ledger().accepted.iter().filter(|(of, _)| *of == tenant).cloned().collect();
         self.clock.sleep(RECENT_LAG).await;
         let limit = usize::try_from(self.stage.dice.between(1, 20)).unwrap_or(1);
-        let mut query =
-            ListQuery { tenant, status: None, queue: None, kind: None, created_after: None, created_before: None, limit, after: None };
+        let mut query = ListQuery {
+            tenant,
+            status: None,
+            queue: None,
+            kind: None,
+            created_after: None,
+            created_before: None,
+            limit,
+            after: None,
+        };
         let mut shown: Vec<Task> = Vec::new();
         loop {
             let Ok(page) = self.backend.store.list(&query, self.clock.now()).await else { return };
@@ -302,7 +353,10 @@ impl Client {
         }
         let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.key())).collect();
         if let Some((tenant, id)) = accepted.difference(&shown).next() {
-            self.stage.violate(format!("{}: a list omits the task", short(&TaskKey { tenant: tenant.clone(), id: *id })));
+            self.stage.violate(format!(
+                "{}: a list omits the task",
+                short(&TaskKey { tenant: tenant.clone(), id: *id })
+            ));
         }
     }
 
@@ -325,7 +379,8 @@ impl Client {
 
 /// Returns the FNV-1a hash of a text, as a seed.
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn fingerprint(bodies: &[String]) -> Fingerprint {

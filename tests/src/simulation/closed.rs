@@ -19,7 +19,9 @@ impl Closed {
     /// Records the write of a record.
     pub fn written(&mut self, record: &Record, now: Timestamp) {
         let is_open = match record.name.kind {
-            RecordKind::Endpoint => Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open()),
+            RecordKind::Endpoint => {
+                Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open())
+            }
             _ => QueueConfig::from_text(&record.body, record.version).is_ok_and(|lane| !lane.paused),
         };
         if is_open {
@@ -38,12 +40,19 @@ impl Closed {
         }
     }
 
-    /// Checks a start under these records by a task that was claimed at `claimed_at`. Returns an error if a record was closed so long
-    /// before the claim that every process must know. Clocks differ by at most `apart`.
+    /// Checks a start under these records by a task that was claimed at `claimed_at`. Returns an error if a
+    /// record was closed so long before the claim that every process must know. Clocks differ by at most
+    /// `apart`.
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
-        let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + CONFIG_TTL + apart < claimed_at);
+        let is_known = |name: &&RecordName| {
+            self.since.get(name).is_some_and(|since| *since + CONFIG_TTL + apart < claimed_at)
+        };
         match of.iter().find(is_known) {
-            Some(name) => Err(format!("a task has started although its {} {} was closed long before", name.kind.as_str(), name.name)),
+            Some(name) => Err(format!(
+                "a task has started although its {} {} was closed long before",
+                name.kind.as_str(),
+                name.name
+            )),
             None => Ok(()),
         }
     }

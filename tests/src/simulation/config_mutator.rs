@@ -47,7 +47,8 @@ impl Keeper<'_> {
     pub async fn change(&self) {
         let dice = &self.stage.dice;
         let Some(name) = dice.pick(&all(self.stage)) else { return };
-        let wanted = dice.pick(&[Wanted::Open, Wanted::Paused, Wanted::Paused, Wanted::Away]).unwrap_or(Wanted::Open);
+        let wanted =
+            dice.pick(&[Wanted::Open, Wanted::Paused, Wanted::Paused, Wanted::Away]).unwrap_or(Wanted::Open);
         let _ = self.set(&name, wanted).await;
     }
 
@@ -63,7 +64,9 @@ impl Keeper<'_> {
     async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
         self.stage.trace(self.actor, format_args!("sets {} {} to {wanted:?}", name.kind.as_str(), name.name));
         let recorded = match (&name.tenant, &self.stage.plan.partner) {
-            (Some(tenant), Some(partner)) if name.kind == RecordKind::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
+            (Some(tenant), Some(partner)) if name.kind == RecordKind::Endpoint => {
+                self.set_endpoint(tenant, name, partner, wanted).await?
+            }
             _ => self.set_lane(name, wanted).await?,
         };
         if wanted == Wanted::Open && recorded == RecordResult::Done {
@@ -89,13 +92,17 @@ impl Keeper<'_> {
         let registry = &self.backend.config;
         let version = registry.endpoint(tenant, &name.name).await?.map(|endpoint| endpoint.version);
         let status = match (wanted, version) {
-            (Wanted::Away, Some(version)) => return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await,
+            (Wanted::Away, Some(version)) => {
+                return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await;
+            }
             (Wanted::Away, None) => return Ok(RecordResult::Done),
             (Wanted::Paused, _) => EndpointStatus::Paused,
             (Wanted::Open, _) => EndpointStatus::Open,
         };
         let endpoint = partner.endpoint(status, version.unwrap_or(0) + 1);
-        registry.write(vec![endpoint.record(tenant, &name.name)], self.entry(name, Action::EndpointChanged)).await
+        registry
+            .write(vec![endpoint.record(tenant, &name.name)], self.entry(name, Action::EndpointChanged))
+            .await
     }
 
     fn entry(&self, name: &RecordName, action: Action) -> Entry {
@@ -114,7 +121,16 @@ impl Keeper<'_> {
         let of = |sort| (name.kind == sort).then(|| name.name.clone());
         let (queue, kind, endpoint) = (of(RecordKind::Queue), of(RecordKind::Kind), of(RecordKind::Endpoint));
         let (tenant, status) = (name.tenant.clone().unwrap_or_default(), Some(Status::Held));
-        let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: 10, after: None };
+        let query = ListQuery {
+            tenant,
+            status,
+            queue,
+            kind,
+            created_after: None,
+            created_before: None,
+            limit: 10,
+            after: None,
+        };
         if let (Some(endpoint), Some(tenant)) = (&endpoint, &name.tenant) {
             let of = LimiterKey { tenant: tenant.clone(), scope: LimitScope::Endpoint(endpoint.clone()) };
             let _ = self.backend.limiters.change(&of, LimiterChange::ClearPause, self.clock.now()).await;
@@ -130,7 +146,11 @@ fn all(stage: &Stage) -> Vec<RecordName> {
     let endpoint = stage.plan.partner.as_ref().map(|_| (RecordKind::Endpoint, PARTNER));
     let of = |tenant: Tenant| {
         let named = lanes.into_iter().chain(endpoint);
-        named.map(move |(sort, name)| RecordName { tenant: Some(tenant.clone()), kind: sort, name: sample::name(name) })
+        named.map(move |(sort, name)| RecordName {
+            tenant: Some(tenant.clone()),
+            kind: sort,
+            name: sample::name(name),
+        })
     };
     TENANTS.map(sample::tenant).into_iter().flat_map(of).collect()
 }

@@ -67,8 +67,13 @@ impl Stage {
         let dice = Arc::new(Dice::seeded(seed));
         let plan = plan(&dice);
         let never = Timestamp::EPOCH;
-        let nothing =
-            Trouble { is_over: false, calm_since: never, throttled_until: never, store_away_until: never, queue_away_until: never };
+        let nothing = Trouble {
+            is_over: false,
+            calm_since: never,
+            throttled_until: never,
+            store_away_until: never,
+            queue_away_until: never,
+        };
         Arc::new(Self {
             dice,
             time: Time::at(sample::start()),
@@ -135,7 +140,8 @@ impl Stage {
         trouble.calm_since = self.time.now();
     }
 
-    /// Returns the time since when processes and services have had no faults, or `None` while faults may happen.
+    /// Returns the time since when processes and services have had no faults, or `None` while faults may
+    /// happen.
     pub fn calm_since(&self) -> Option<Timestamp> {
         let trouble = *lock(&self.trouble);
         (trouble.is_over || self.plan.is_calm()).then_some(trouble.calm_since)

@@ -1,4 +1,5 @@
-//! Checks on dead letters: the worker sends two more hints, then ends the task, unless the task needs neither.
+//! Checks on dead letters: the worker sends two more hints, then ends the task, unless the task needs
+//! neither.
 
 use nobat_core::task::{ErrorCode, State, Task, TaskKey};
 use nobat_core::types::time::Timestamp;
@@ -41,7 +42,8 @@ impl Witness {
     /// Returns true if a task waits and could start, by every clock.
     fn needs_a_hint(&self, task: &Task, at: Timestamp) -> bool {
         let apart = self.stage.plan.clocks_apart();
-        let has_no_deadline = task.options.expires_at.is_none_or(|deadline| deadline > self.stage.time.now() + apart);
+        let has_no_deadline =
+            task.options.expires_at.is_none_or(|deadline| deadline > self.stage.time.now() + apart);
         matches!(task.state, State::Waiting(_)) && task.due_at + apart <= at && has_no_deadline
     }
 

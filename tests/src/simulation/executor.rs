@@ -65,7 +65,13 @@ impl Executor {
     /// Adds an actor. `start` starts it, at first and after a crash.
     pub fn add(&mut self, name: String, start: impl Fn() -> BoxFuture<'static, ()> + 'static) {
         let woken = Arc::new(Woken(AtomicBool::new(true)));
-        self.actors.push(Actor { name, start: Box::new(start), life: Life::NotStarted, woken, away_until: Timestamp::EPOCH });
+        self.actors.push(Actor {
+            name,
+            start: Box::new(start),
+            life: Life::NotStarted,
+            woken,
+            away_until: Timestamp::EPOCH,
+        });
     }
 
     /// Returns all actors.
@@ -95,14 +101,19 @@ impl Executor {
     /// Runs one step of a random actor that can continue, or advances the time until one can.
     pub fn step(&mut self, dice: &Dice) -> Step {
         let now = self.time.now();
-        let able: Vec<usize> = (0..self.actors.len()).filter(|actor| self.actors[*actor].can_go_on(now)).collect();
+        let able: Vec<usize> =
+            (0..self.actors.len()).filter(|actor| self.actors[*actor].can_go_on(now)).collect();
         if let Some(actor) = dice.pick(&able) {
             return match catch_unwind(AssertUnwindSafe(|| self.actors[actor].go_on())) {
                 Ok(()) => Step::Acted(actor),
                 Err(_) => Step::Panicked(actor),
             };
         }
-        let returns = self.actors.iter().filter(|actor| !matches!(actor.life, Life::Over)).map(|actor| actor.away_until);
+        let returns = self
+            .actors
+            .iter()
+            .filter(|actor| !matches!(actor.life, Life::Over))
+            .map(|actor| actor.away_until);
         match returns.chain(self.time.next_deadline()).filter(|moment| *moment > now).min() {
             Some(next) => {
                 self.time.advance_to(next);

@@ -57,7 +57,11 @@ impl Partner {
             minimum_calls: count(&[1, 2, 5]),
             open_duration: seconds(&[5, 30, 300]),
         };
-        let batch = BatchPolicy { max_items: count(&[1, 2, 3, 10]), max_wait: seconds(&[1, 5, 60]), per_item_results: false };
+        let batch = BatchPolicy {
+            max_items: count(&[1, 2, 3, 10]),
+            max_wait: seconds(&[1, 5, 60]),
+            per_item_results: false,
+        };
         Self {
             limits: Limits { breaker: dice.per_mille(700).then_some(breaker), ..limits },
             batch: dice.per_mille(500).then_some(batch),

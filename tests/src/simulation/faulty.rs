@@ -14,7 +14,8 @@ use nobat_core::limits::{LimiterChange, LimiterKey, LimiterState, Successor};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::ports::{
-    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskStore,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt,
+    Settlement, StoreError, TaskStore,
 };
 use nobat_core::service::backend::Backend;
 use nobat_core::task::lifecycle::Change;
@@ -39,13 +40,19 @@ impl Faulty {
     /// Returns the backend as `actor` sees it.
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
-        // Without any configuration, the registry is not made faulty. So runs without limits are the same as before limits were added.
+        // Without any configuration, the registry is not made faulty. So runs without limits are the same as
+        // before limits were added.
         let registry = if stage.plan.has_configuration() { way.clone() } else { inner.config.clone() };
         Backend { store: way.clone(), queue: way.clone(), config: registry, limiters: way }
     }
 
     /// Makes a call, and retries it as the SDK does if it fails. All tries keep the number of the call.
-    async fn call<T, F>(&self, service: Service, what: String, effect: impl Fn() -> F) -> Result<T, StoreError>
+    async fn call<T, F>(
+        &self,
+        service: Service,
+        what: String,
+        effect: impl Fn() -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -63,8 +70,15 @@ impl Faulty {
         answer
     }
 
-    /// Makes one try of a call. Other calls may come before and after it, and it may fail before or after its effect.
-    async fn attempt<T, F>(&self, service: Service, what: &str, call: Call, effect: &impl Fn() -> F) -> Result<T, StoreError>
+    /// Makes one try of a call. Other calls may come before and after it, and it may fail before or after its
+    /// effect.
+    async fn attempt<T, F>(
+        &self,
+        service: Service,
+        what: &str,
+        call: Call,
+        effect: &impl Fn() -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -90,9 +104,16 @@ impl Faulty {
             }
             Service::Queue => effect().await,
         };
-        self.stage.trace(&self.actor, format_args!("{what}{}", if loses_reply { ": done, reply lost" } else { "" }));
+        self.stage.trace(
+            &self.actor,
+            format_args!("{what}{}", if loses_reply { ": done, reply lost" } else { "" }),
+        );
         self.delay_call().await;
-        if loses_reply { Err(StoreError::Unavailable("simulated, although the call took effect".to_owned())) } else { answer }
+        if loses_reply {
+            Err(StoreError::Unavailable("simulated, although the call took effect".to_owned()))
+        } else {
+            answer
+        }
     }
 
     async fn delay_call(&self) {
@@ -100,7 +121,10 @@ impl Faulty {
         if stage.happens(plan.hangs) {
             stage.time.sleep_until(stage.time.now() + Duration::from_secs(stage.dice.between(61, 200))).await;
         } else if stage.happens(plan.is_slow) {
-            stage.time.sleep_until(stage.time.now() + Duration::from_millis(stage.dice.between(1, 8_000))).await;
+            stage
+                .time
+                .sleep_until(stage.time.now() + Duration::from_millis(stage.dice.between(1, 8_000)))
+                .await;
         } else if stage.dice.per_mille(700) {
             yield_once().await;
         }
@@ -126,7 +150,10 @@ impl Faulty {
         for hint in hints {
             let late = if stage.happens(plan.delays_hint) { stage.dice.between(1, 600) } else { 0 };
             if stage.happens(plan.doubles_hint) {
-                sent.push(Hint { delay: hint.delay + Duration::from_secs(stage.dice.below(100)), ..hint.clone() });
+                sent.push(Hint {
+                    delay: hint.delay + Duration::from_secs(stage.dice.below(100)),
+                    ..hint.clone()
+                });
             }
             if !stage.happens(plan.loses_hint) {
                 sent.push(Hint { delay: hint.delay + Duration::from_secs(late), ..hint });
@@ -142,22 +169,37 @@ impl TaskStore for Faulty {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let first = tasks.first().map(|task| short(&task.key())).unwrap_or_default();
         let count = tasks.len();
-        self.call(Service::Store, format!("inserts {first} ({count})"), || self.inner.store.insert(tasks.clone(), now)).await
+        self.call(Service::Store, format!("inserts {first} ({count})"), || {
+            self.inner.store.insert(tasks.clone(), now)
+        })
+        .await
     }
 
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         self.call(Service::Store, format!("gets {}", short(name)), || self.inner.store.get(name, now)).await
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         self.fail_if_poisoned(name).await?;
-        let claim = self.call(Service::Store, format!("claims {}", short(name)), || self.inner.store.claim(name, until, now)).await;
+        let claim = self
+            .call(Service::Store, format!("claims {}", short(name)), || {
+                self.inner.store.claim(name, until, now)
+            })
+            .await;
         match &claim {
             Ok(ClaimResult::Granted(task)) => {
-                self.stage.trace(&self.actor, format_args!("claimed {} with token {}", short(name), task.token));
+                self.stage
+                    .trace(&self.actor, format_args!("claimed {} with token {}", short(name), task.token));
                 self.stage.ledger().given(&self.actor, name, task.token, self.stage.time.now());
             }
-            Ok(ClaimResult::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("did not claim {}: {refused}", short(name))),
+            Ok(ClaimResult::Refused(refused, _)) => {
+                self.stage.trace(&self.actor, format_args!("did not claim {}: {refused}", short(name)));
+            }
             _ => {}
         }
         claim
@@ -165,13 +207,18 @@ impl TaskStore for Faulty {
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         let (name, status) = (change.task.key(), change.task.status(now));
-        let what = format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
+        let what =
+            format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
         let effect = || async {
             let committed = self.inner.store.commit(change.clone(), now).await?;
             if let CommitResult::Done(task) = &committed
                 && !self.stage.ledger().has_written(&self.actor, task)
             {
-                self.stage.violate(format!("{}: {} recorded an outcome with another process's token", short(&name), self.actor));
+                self.stage.violate(format!(
+                    "{}: {} recorded an outcome with another process's token",
+                    short(&name),
+                    self.actor
+                ));
             }
             Ok(committed)
         };
@@ -182,9 +229,16 @@ impl TaskStore for Faulty {
         committed
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         let beat = || self.inner.store.heartbeat(name, token, until, progress.clone());
-        self.call(Service::Store, format!("renews the lease of {} with token {token}", short(name)), beat).await
+        self.call(Service::Store, format!("renews the lease of {} with token {token}", short(name)), beat)
+            .await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
@@ -196,11 +250,17 @@ impl TaskStore for Faulty {
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.call(Service::Store, format!("postpones {}", short(&task.key())), || self.inner.store.postpone(task, until)).await
+        self.call(Service::Store, format!("postpones {}", short(&task.key())), || {
+            self.inner.store.postpone(task, until)
+        })
+        .await
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
-        self.call(Service::Store, format!("counts waiting tasks of {tenant}"), || self.inner.store.waiting(tenant, at_most)).await
+        self.call(Service::Store, format!("counts waiting tasks of {tenant}"), || {
+            self.inner.store.waiting(tenant, at_most)
+        })
+        .await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
@@ -212,15 +272,25 @@ impl TaskStore for Faulty {
     }
 
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.call(Service::Store, "checks that the store is writable".to_owned(), || self.inner.store.ready(now)).await
+        self.call(Service::Store, "checks that the store is writable".to_owned(), || {
+            self.inner.store.ready(now)
+        })
+        .await
     }
 }
 
 impl Faulty {
-    async fn write_limiter(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write_limiter(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let written = self.inner.limiters.write(name, limiter, over, now).await?;
         if written == WriteResult::Done {
-            let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.scope).map(|laid| laid.limits);
+            let limits =
+                self.stage.plan.limits.iter().find(|laid| laid.of == name.scope).map(|laid| laid.limits);
             let state = limiter.state(&limits.unwrap_or_default(), now);
             self.stage.starts().stands(name, &state, self.stage.time.now());
         }
@@ -228,16 +298,27 @@ impl Faulty {
     }
 }
 
-/// Access of a process that changes a limiter state without asking for a start, which renews none of its slots.
+/// Access of a process that changes a limiter state without asking for a start, which renews none of its
+/// slots.
 struct Aside<'a>(&'a Faulty);
 
 #[async_trait]
 impl LimiterStore for Aside<'_> {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        self.0.call(Service::Store, format!("reads limiter {}", name.scope), || self.0.inner.limiters.read(name)).await
+        self.0
+            .call(Service::Store, format!("reads limiter {}", name.scope), || {
+                self.0.inner.limiters.read(name)
+            })
+            .await
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let what = format!("changes limiter {}, version {}", name.scope, over + 1);
         self.0.call(Service::Store, what, || self.0.write_limiter(name, limiter, over, now)).await
     }
@@ -247,12 +328,26 @@ impl LimiterStore for Aside<'_> {
 impl LimiterStore for Faulty {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let asked_at = self.stage.time.now();
-        let kept = self.call(Service::Store, format!("reads limiter {}", name.scope), || self.inner.limiters.read(name)).await?;
-        self.stage.starts().reads(&self.actor, name, asked_at, self.stage.time.now(), self.stage.plan.clocks_apart());
+        let kept = self
+            .call(Service::Store, format!("reads limiter {}", name.scope), || self.inner.limiters.read(name))
+            .await?;
+        self.stage.starts().reads(
+            &self.actor,
+            name,
+            asked_at,
+            self.stage.time.now(),
+            self.stage.plan.clocks_apart(),
+        );
         Ok(kept)
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         let what = format!("writes limiter {}, version {}", name.scope, over + 1);
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
@@ -266,7 +361,12 @@ impl LimiterStore for Faulty {
         self.call(Service::Store, what, effect).await
     }
 
-    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(
+        &self,
+        name: &LimiterKey,
+        change: LimiterChange,
+        now: Timestamp,
+    ) -> Result<Option<Successor>, StoreError> {
         Aside(self).change(name, change, now).await
     }
 }
@@ -278,8 +378,17 @@ impl ConfigStore for Faulty {
         self.call(Service::Store, what, || self.inner.config.find(name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.call(Service::Store, "lists records".to_owned(), || self.inner.config.page(tenant, sort, after, limit)).await
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        sort: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.call(Service::Store, "lists records".to_owned(), || {
+            self.inner.config.page(tenant, sort, after, limit)
+        })
+        .await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -293,10 +402,16 @@ impl ConfigStore for Faulty {
             }
             Ok(recorded)
         };
-        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.target), effect).await
+        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.target), effect)
+            .await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         let effect = || async {
             let recorded = self.inner.config.remove(name, version, entry.clone()).await?;
             if recorded == RecordResult::Done {
@@ -308,11 +423,21 @@ impl ConfigStore for Faulty {
     }
 
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
-        self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.config.audit(query, now)).await
+        self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.config.audit(query, now))
+            .await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
-        self.call(Service::Store, format!("takes requests of {tenant}"), || self.inner.config.take(tenant, rate, wanted, now)).await
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
+        self.call(Service::Store, format!("takes requests of {tenant}"), || {
+            self.inner.config.take(tenant, rate, wanted, now)
+        })
+        .await
     }
 }
 
@@ -349,10 +474,14 @@ impl Queue for Faulty {
 
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
         let count = settlements.len();
-        self.call(Service::Queue, format!("settles {count}"), || self.inner.queue.settle(settlements.clone())).await
+        self.call(Service::Queue, format!("settles {count}"), || self.inner.queue.settle(settlements.clone()))
+            .await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.call(Service::Queue, "checks that the queue is available".to_owned(), || self.inner.queue.ready()).await
+        self.call(Service::Queue, "checks that the queue is available".to_owned(), || {
+            self.inner.queue.ready()
+        })
+        .await
     }
 }

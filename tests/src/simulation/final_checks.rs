@@ -37,12 +37,15 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         let told = |what: String| format!("{}: {what}\n{task:?}", short(&task.key()));
         is_known(key, task, &ledger, witness).map_err(told)?;
         if callbacks.remove(key).unwrap_or_default() != witness.callbacks_of(key) {
-            return Err(told("the task does not have exactly one callback for each end to report".to_owned()));
+            return Err(told(
+                "the task does not have exactly one callback for each end to report".to_owned(),
+            ));
         }
         is_on_record(key, task, &ledger).map_err(told)?;
         check_failure(task).map_err(told)?;
         // Too many deferrals spend attempts, which makes the end unpredictable.
-        let is_known = !ledger.meddled_with.contains(key) && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
+        let is_known = !ledger.meddled_with.contains(key)
+            && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
         if stage.plan.is_calm() && task.options.parent.is_none() && is_known {
             check_scripted_end(key, task, &ledger).map_err(told)?;
         }
@@ -55,12 +58,18 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
     }
 }
 
-/// Checks that no reservation is left. In a calm run, a reservation ends with its task, so none may remain when no task waits.
+/// Checks that no reservation is left. In a calm run, a reservation ends with its task, so none may remain
+/// when no task waits.
 pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
     for tenant in limits::TENANTS.map(sample::tenant) {
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
             let name = LimiterKey { tenant: tenant.clone(), scope: of.clone() };
-            let kept = backend.limiters.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+            let kept = backend
+                .limiters
+                .read(&name)
+                .now_or_never()
+                .ok_or(AT_ONCE)?
+                .map_err(|error| error.to_string())?;
             let left = kept.limiter.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
                 return Err(format!(
@@ -77,7 +86,8 @@ pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp)
 fn all_are_pruned(stage: &Stage, backend: &Backend, count: usize) -> Result<(), String> {
     let pruned = Pruner { backend: backend.clone() }.run_once(stage.time.now()).now_or_never();
     match pruned.ok_or(AT_ONCE)?.map_err(|error| error.to_string())? {
-        // Limiter states and the audit trail are pruned at the same time, and `run_once` returns the largest count.
+        // Limiter states and the audit trail are pruned at the same time, and `run_once` returns the largest
+        // count.
         pruned if pruned < count => Err(format!("only {pruned} of {count} tasks were pruned")),
         _ if !read_all(stage, backend)?.is_empty() => Err("a list shows a removed task".to_owned()),
         _ => Ok(()),
@@ -94,8 +104,18 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
     let Some(task) = some else { return Ok(()) };
     let (now, payload) = (stage.time.now(), task.payload);
     let again = Task { tenant: task.tenant, id: task.id, payload, ..sample::task(0, now) };
-    let inserted = backend.store.insert(vec![again.clone()], now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
-    let found = backend.store.get(&again.key(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+    let inserted = backend
+        .store
+        .insert(vec![again.clone()], now)
+        .now_or_never()
+        .ok_or(AT_ONCE)?
+        .map_err(|error| error.to_string())?;
+    let found = backend
+        .store
+        .get(&again.key(), now)
+        .now_or_never()
+        .ok_or(AT_ONCE)?
+        .map_err(|error| error.to_string())?;
     match inserted {
         InsertResult::Created(_) if found.as_ref() == Some(&again) => Ok(()),
         _ => Err(format!("{} is past its retention, but its name is not free", short(&again.key()))),
@@ -107,13 +127,31 @@ fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, Str
     let now = stage.time.now();
     let mut tasks = BTreeMap::new();
     for tenant in limits::TENANTS.map(sample::tenant) {
-        let mut query =
-            ListQuery { tenant, status: None, queue: None, kind: None, created_after: None, created_before: None, limit: 7, after: None };
+        let mut query = ListQuery {
+            tenant,
+            status: None,
+            queue: None,
+            kind: None,
+            created_after: None,
+            created_before: None,
+            limit: 7,
+            after: None,
+        };
         loop {
-            let page = backend.store.list(&query, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+            let page = backend
+                .store
+                .list(&query, now)
+                .now_or_never()
+                .ok_or(AT_ONCE)?
+                .map_err(|error| error.to_string())?;
             for listed in page.tasks {
                 let name = listed.key();
-                let found = backend.store.get(&name, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+                let found = backend
+                    .store
+                    .get(&name, now)
+                    .now_or_never()
+                    .ok_or(AT_ONCE)?
+                    .map_err(|error| error.to_string())?;
                 let task = found.ok_or_else(|| format!("{} is listed, but is not stored", short(&name)))?;
                 if tasks.insert(key(&name), task).is_some() {
                     return Err(format!("{} is listed twice", short(&name)));
@@ -158,7 +196,10 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let mut runs = BTreeSet::new();
     for execution in ledger.executions_of(key) {
         if execution.token == 0 || execution.token > task.token || !runs.insert(execution.token) {
-            return Err(format!("the task ran with token {}, which was not granted, or was used before", execution.token));
+            return Err(format!(
+                "the task ran with token {}, which was not granted, or was used before",
+                execution.token
+            ));
         }
     }
     let recorded: BTreeSet<u64> = task.attempts.iter().map(|attempt| attempt.number).collect();
@@ -173,18 +214,22 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     }
 }
 
-/// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead letters.
+/// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead
+/// letters.
 fn check_failure(task: &Task) -> Result<(), String> {
     let State::Ended(Completion { end: Outcome::Failed, .. }) = task.state else { return Ok(()) };
-    let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
+    let is_for_good = task
+        .error
+        .as_ref()
+        .is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
     if is_for_good || task.attempt == task.options.retry.max_attempts() {
         return Ok(());
     }
     Err("the task failed with attempts left".to_owned())
 }
 
-/// Checks that a task ended as its script says, after exactly the attempts that this takes, independent of other tasks. Valid where only
-/// the task itself can fail.
+/// Checks that a task ended as its script says, after exactly the attempts that this takes, independent of
+/// other tasks. Valid where only the task itself can fail.
 fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
     let allowed = task.options.retry.max_attempts();
@@ -199,7 +244,10 @@ fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Str
     let put_off = ledger.put_off(key);
     let runs = ledger.executions_of(key).count() - put_off;
     if (ended.end, task.attempt, runs) != (end, attempts, attempts as usize) {
-        return Err(format!("the task did not end as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
+        return Err(format!(
+            "the task did not end as {} after {attempts} attempts; it ran {runs} times",
+            end.as_str()
+        ));
     }
     if let Schedule::Delays(delays) = &task.options.retry.schedule
         && put_off == 0

@@ -162,7 +162,8 @@ impl Script {
         (!self.number.is_multiple_of(5)).then_some(self.number % 2)
     }
 
-    /// Returns true if the attempt ends at once and fails only with its own error: in a batch it then ends as it does alone.
+    /// Returns true if the attempt ends at once and fails only with its own error: in a batch it then ends as
+    /// it does alone.
     fn is_plain(&self) -> bool {
         let is_its_own = matches!(self.failure, Wrong::Error | Wrong::Pause | Wrong::Permanent);
         self.seconds == 0 && (self.failures == 0 || is_its_own)
@@ -171,7 +172,10 @@ impl Script {
     /// Returns the limit scopes of the task, without that of its endpoint.
     fn limiters(&self, kind: &str) -> Vec<LimitScope> {
         let (key, queue) = (self.limit_key.as_deref(), self.queue.as_deref());
-        let named = [key.map(|key| LimitScope::Key(sample::name(key))), queue.map(|queue| LimitScope::Queue(sample::name(queue)))];
+        let named = [
+            key.map(|key| LimitScope::Key(sample::name(key))),
+            queue.map(|queue| LimitScope::Queue(sample::name(queue))),
+        ];
         named.into_iter().flatten().chain([LimitScope::Kind(sample::name(kind))]).collect()
     }
 
@@ -206,7 +210,8 @@ impl Player {
     /// Runs a task alone.
     async fn play(&self, kind: &str, script: Script, context: &TaskContext) -> Result<Done, Failure> {
         let of_endpoint = script.limiter_of_endpoint();
-        let _at_endpoint = of_endpoint.map(|limiter| self.starts(vec![limiter], context, self.claimed_at(context)));
+        let _at_endpoint =
+            of_endpoint.map(|limiter| self.starts(vec![limiter], context, self.claimed_at(context)));
         let (mood, begun) = (self.mood(&script), self.begins(kind, &script, context));
         self.follow_script(mood, begun, script, context).await
     }
@@ -216,8 +221,13 @@ impl Player {
         let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
         self.check_batch(&batch);
         // The leader was claimed before its companions.
-        let claimed_at = batch.iter().map(|(_, context)| self.claimed_at(context)).min().unwrap_or_else(|| self.stage.time.now());
-        let _at_endpoint = first.limiter_of_endpoint().map(|limiter| self.starts(vec![limiter], context, claimed_at));
+        let claimed_at = batch
+            .iter()
+            .map(|(_, context)| self.claimed_at(context))
+            .min()
+            .unwrap_or_else(|| self.stage.time.now());
+        let _at_endpoint =
+            first.limiter_of_endpoint().map(|limiter| self.starts(vec![limiter], context, claimed_at));
         let mood = self.mood(first);
         let is_plain = batch.len() == 1 || batch.iter().all(|(script, _)| script.is_plain());
         if !is_plain {
@@ -225,16 +235,31 @@ impl Player {
             ledger.meddled_with.extend(batch.iter().map(|(_, context)| key(&context.name)));
         }
         // All executions begin before any runs, because one of them may crash the process.
-        let parts = batch.into_iter().map(|(script, context)| (self.begins(kind, &script, context), script, context));
+        let parts =
+            batch.into_iter().map(|(script, context)| (self.begins(kind, &script, context), script, context));
         let parts: Vec<(Begun, Script, &TaskContext)> = parts.collect();
-        Ok(join_all(parts.into_iter().map(|(begun, script, context)| self.follow_script(mood, begun, script, context))).await)
+        Ok(join_all(
+            parts
+                .into_iter()
+                .map(|(begun, script, context)| self.follow_script(mood, begun, script, context)),
+        )
+        .await)
     }
 
-    /// Checks that all tasks of a batch have the same endpoint, tenant and batch key, and that the batch is not too large.
+    /// Checks that all tasks of a batch have the same endpoint, tenant and batch key, and that the batch is
+    /// not too large.
     fn check_batch(&self, batch: &[(Script, &TaskContext)]) {
-        let most = self.stage.plan.partner.as_ref().and_then(|partner| partner.batch).map_or(0, |batch| batch.max_items.get());
+        let most = self
+            .stage
+            .plan
+            .partner
+            .as_ref()
+            .and_then(|partner| partner.batch)
+            .map_or(0, |batch| batch.max_items.get());
         let is_alike = |pair: &[(Script, &TaskContext)]| {
-            let of = |(script, context): &(Script, &TaskContext)| (script.endpoint.clone(), script.likeness(), context.name.tenant.clone());
+            let of = |(script, context): &(Script, &TaskContext)| {
+                (script.endpoint.clone(), script.likeness(), context.name.tenant.clone())
+            };
             of(&pair[0]) == of(&pair[1])
         };
         if batch.len() > most as usize || !batch.windows(2).all(is_alike) {
@@ -244,18 +269,30 @@ impl Player {
     }
 
     fn mood(&self, script: &Script) -> Mood {
-        let partner = self.stage.plan.partner.as_ref().filter(|_| script.endpoint.is_some() && self.stage.is_troubled());
+        let partner = self
+            .stage
+            .plan
+            .partner
+            .as_ref()
+            .filter(|_| script.endpoint.is_some() && self.stage.is_troubled());
         partner.map_or(Mood::Well, |partner| partner.mood(self.stage.passed()))
     }
 
     fn begins(&self, kind: &str, script: &Script, context: &TaskContext) -> Begun {
         let execution = self.stage.ledger().begins(&context.name, context.number);
         let under_way = self.starts(script.limiters(kind), context, self.claimed_at(context));
-        self.stage.trace(&self.actor, format_args!("runs {}, attempt {}", short(&context.name), context.attempt));
+        self.stage
+            .trace(&self.actor, format_args!("runs {}, attempt {}", short(&context.name), context.attempt));
         Begun { execution, _under_way: under_way }
     }
 
-    async fn follow_script(&self, mood: Mood, begun: Begun, script: Script, context: &TaskContext) -> Result<Done, Failure> {
+    async fn follow_script(
+        &self,
+        mood: Mood,
+        begun: Begun,
+        script: Script,
+        context: &TaskContext,
+    ) -> Result<Done, Failure> {
         let execution = begun.execution;
         match mood {
             Mood::Well => {}
@@ -299,7 +336,10 @@ impl Player {
     }
 
     fn claimed_at(&self, context: &TaskContext) -> Timestamp {
-        self.stage.ledger().given_at(&self.actor, &context.name, context.number).unwrap_or_else(|| self.stage.time.now())
+        self.stage
+            .ledger()
+            .given_at(&self.actor, &context.name, context.number)
+            .unwrap_or_else(|| self.stage.time.now())
     }
 
     /// Records a start in these limit scopes by a task that was claimed at `claimed_at`.
@@ -312,7 +352,12 @@ impl Player {
         }
         let mut under_way = UnderWay { stage: stage.clone(), limiters: Vec::new() };
         for of in of {
-            let limits = stage.plan.limits.iter().find(|laid| laid.of == of).map_or(Limits::default(), |laid| laid.limits);
+            let limits = stage
+                .plan
+                .limits
+                .iter()
+                .find(|laid| laid.of == of)
+                .map_or(Limits::default(), |laid| laid.limits);
             let limiter = LimiterKey { tenant: tenant.clone(), scope: of };
             match stage.starts().begins(&limiter, &limits, &right, stage.time.now()) {
                 Ok(place) => under_way.limiters.push((limiter, place)),

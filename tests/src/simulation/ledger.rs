@@ -24,13 +24,15 @@ pub struct Ledger {
     pub asked_for: BTreeMap<Key, Json>,
     /// Tasks whose acceptance a client saw.
     pub accepted: BTreeSet<Key>,
-    /// Tasks whose end is not predictable, because a client canceled or replayed them or their partner failed them.
+    /// Tasks whose end is not predictable, because a client canceled or replayed them or their partner failed
+    /// them.
     pub meddled_with: BTreeSet<Key>,
     /// Number of deferrals of each task by its partner. A deferral is no attempt.
     put_off: BTreeMap<Key, usize>,
     /// Executions of handlers, in order.
     pub executions: Vec<Execution>,
-    /// Tokens that an actor was given for a task, and the times. It keeps all of them, because a later answer can overtake an earlier one.
+    /// Tokens that an actor was given for a task, and the times. It keeps all of them, because a later answer
+    /// can overtake an earlier one.
     in_hand: BTreeMap<(String, Key), BTreeMap<u64, Timestamp>>,
     /// Attempts on record.
     recorded: BTreeSet<(Key, u64)>,
@@ -77,12 +79,16 @@ impl Ledger {
         self.in_hand.get(&(actor.to_owned(), key(name)))?.get(&token).copied()
     }
 
-    /// Records that an actor has written a task. Returns true if the actor was entitled to record the task's last attempt.
+    /// Records that an actor has written a task. Returns true if the actor was entitled to record the task's
+    /// last attempt.
     pub fn has_written(&mut self, actor: &str, task: &Task) -> bool {
         let key = key(&task.key());
         let Some(attempt) = task.attempts.last() else { return true };
         let is_new = self.recorded.insert((key.clone(), attempt.number));
-        let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));
+        let was_given = self
+            .in_hand
+            .get(&(actor.to_owned(), key))
+            .is_some_and(|tokens| tokens.contains_key(&attempt.number));
         // Every actor may record that a lease has expired.
         !is_new || attempt.outcome == AttemptOutcome::Crashed || was_given
     }
@@ -132,7 +138,9 @@ impl Ledger {
     pub fn had_three_dead_letters(&self, task: &Key) -> bool {
         let Some(letters) = self.letters.get(task) else { return false };
         let first: Option<Vec<Timestamp>> = (0..3).map(|redrives| letters.get(&redrives).copied()).collect();
-        first.is_some_and(|first| first.windows(2).zip(PAUSES).all(|(pair, pause)| pair[1].since(pair[0]) >= pause))
+        first.is_some_and(|first| {
+            first.windows(2).zip(PAUSES).all(|(pair, pause)| pair[1].since(pair[0]) >= pause)
+        })
     }
 
     /// Returns the executions of one task.

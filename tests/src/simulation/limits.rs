@@ -67,7 +67,11 @@ pub fn drawn(dice: &Dice) -> Drawn {
         let limits = if dice.per_mille(700) { limits(dice, 2) } else { Limits::default() };
         Partner::drawn(dice, limits)
     });
-    laid.extend(partner.as_ref().map(|partner| Laid { of: LimitScope::Endpoint(sample::name(PARTNER)), limits: partner.limits }));
+    laid.extend(
+        partner
+            .as_ref()
+            .map(|partner| Laid { of: LimitScope::Endpoint(sample::name(PARTNER)), limits: partner.limits }),
+    );
     let changes = if dice.per_mille(500) { dice.between(20, 200) } else { 0 };
     Drawn { limits: laid, partner, changes }
 }
@@ -97,7 +101,9 @@ pub fn write_limits(stage: &Stage, backend: &Backend) {
             };
             let Some(name) = of.name() else { continue };
             let record = match &stage.plan.partner {
-                Some(partner) if sort == RecordKind::Endpoint => partner.endpoint(EndpointStatus::Open, 1).record(&tenant, name),
+                Some(partner) if sort == RecordKind::Endpoint => {
+                    partner.endpoint(EndpointStatus::Open, 1).record(&tenant, name)
+                }
                 _ => QueueConfig { limits: *limits, version: 1, ..QueueConfig::default() }
                     .record(QueueConfig::record_name(&tenant, sort, name)),
             };
@@ -110,7 +116,10 @@ pub fn write_limits(stage: &Stage, backend: &Backend) {
                 mark: place,
             };
             let written = backend.config.write(vec![record], entry).now_or_never();
-            assert!(matches!(written, Some(Ok(RecordResult::Done))), "the simulated registry answers at once");
+            assert!(
+                matches!(written, Some(Ok(RecordResult::Done))),
+                "the simulated registry answers at once"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Liveness check: the sweep must send hints for due tasks and notice expired leases within its longest pause.
+//! Liveness check: the sweep must send hints for due tasks and notice expired leases within its longest
+//! pause.
 
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ impl Witness {
         let hint = self.stage.ledger().last_hint(&key(&task.key())).unwrap_or(since);
         let last = hint.max(since);
         if self.stage.plan.is_calm() && matches!(task.state, State::Waiting(_)) {
-            // Each pause of the sweep is twice the one before, so it equals the time that the task has waited.
+            // Each pause of the sweep is twice the one before, so it equals the time that the task has
+            // waited.
             return last + last.since(since).clamp(PAUSE.0, PAUSE.1) + ROUND + ATTENTION_LAG;
         }
         last.max(calm_since) + PAUSE.1 + ROUND + ATTENTION_LAG + RECOVERY + self.stage.plan.clocks_apart()

@@ -1,6 +1,7 @@
 //! Plan of a run: the faults that may happen.
 //!
-//! A run has only some of them. If all faults were frequent, those that need a long quiet period first would never show.
+//! A run has only some of them. If all faults were frequent, those that need a long quiet period first would
+//! never show.
 
 use std::time::Duration;
 
@@ -108,7 +109,8 @@ impl Plan {
         }
     }
 
-    /// Returns a plan in which only hints and the tasks themselves fail, so that the end of each task is predictable.
+    /// Returns a plan in which only hints and the tasks themselves fail, so that the end of each task is
+    /// predictable.
     pub fn calm(dice: &Dice) -> Self {
         let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
         let (loses_hint, doubles_hint, delays_hint) = (sometimes(300), sometimes(500), sometimes(300));
@@ -125,7 +127,8 @@ impl Plan {
         }
     }
 
-    /// Returns the plan for the cloud. Some runs are slow enough for ten receives of one message, three times over.
+    /// Returns the plan for the cloud. Some runs are slow enough for ten receives of one message, three times
+    /// over.
     #[must_use]
     pub fn in_the_cloud(self, dice: &Dice) -> Self {
         let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
@@ -142,7 +145,8 @@ impl Plan {
             cloud.poison = sometimes(150);
             cloud.retries = dice.pick(&[0, 2]).unwrap_or(0);
         }
-        let pause = dice.pick(&[PAUSE, PAUSE, Duration::from_mins(15), Duration::from_hours(1)]).unwrap_or(PAUSE);
+        let pause =
+            dice.pick(&[PAUSE, PAUSE, Duration::from_mins(15), Duration::from_hours(1)]).unwrap_or(PAUSE);
         Self { pause, largest_request: 12, cloud, ..self }
     }
 
@@ -158,7 +162,16 @@ impl Plan {
 
     /// Returns true if the end of each task is predictable.
     pub fn is_calm(&self) -> bool {
-        let faults = [self.fails, self.loses_reply, self.is_slow, self.hangs, self.crashes, self.freezes, self.outages, self.skew];
+        let faults = [
+            self.fails,
+            self.loses_reply,
+            self.is_slow,
+            self.hangs,
+            self.crashes,
+            self.freezes,
+            self.outages,
+            self.skew,
+        ];
         let of_the_cloud = [self.cloud.throttles, self.cloud.poison];
         faults.iter().chain(&of_the_cloud).all(|fault| *fault == 0)
     }

@@ -47,8 +47,16 @@ impl Witness {
         }
     }
 
-    /// Checks a repeated write: it must be recognized and change nothing, or be refused because another write came in between.
-    pub(super) fn check_repeated(&self, is_known: bool, before: Option<&Task>, after: Option<&Task>, made: Made, name: &TaskKey) {
+    /// Checks a repeated write: it must be recognized and change nothing, or be refused because another write
+    /// came in between.
+    pub(super) fn check_repeated(
+        &self,
+        is_known: bool,
+        before: Option<&Task>,
+        after: Option<&Task>,
+        made: Made,
+        name: &TaskKey,
+    ) {
         self.expect(before == after, name, "a repeated write took effect twice");
         if is_known {
             return;
@@ -57,7 +65,9 @@ impl Witness {
         let is_as_made = before.is_some_and(|task| match (made, &task.state) {
             (Made::Tasks, _) => task.version == 1,
             // A cancellation of a running task keeps its claim but counts as a write in between.
-            (Made::Claim(token), State::Running(lease)) => task.token == token && lease.cancel == CancelRequest::None,
+            (Made::Claim(token), State::Running(lease)) => {
+                task.token == token && lease.cancel == CancelRequest::None
+            }
             (Made::Claim(_), _) => false,
             (Made::Version(version), _) => task.version == version,
         });

@@ -41,7 +41,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Creates the processes before any of them starts. One of them handles dead letters, if the backend has any.
+    /// Creates the processes before any of them starts. One of them handles dead letters, if the backend has
+    /// any.
     pub(super) fn new(
         stage: Arc<Stage>,
         witness: Arc<Witness>,
@@ -55,25 +56,36 @@ impl Run {
         for (place, clock) in clocks.iter().take(workers).cloned().enumerate() {
             let (stage, name) = (stage.clone(), format!("worker {place}"));
             let backend = Faulty::backend(&stage, &name, &watched);
-            executor.add(name.clone(), move || actors::worker(&stage, name.clone(), place, clock.clone(), backend.clone()));
+            executor.add(name.clone(), move || {
+                actors::worker(&stage, name.clone(), place, clock.clone(), backend.clone())
+            });
         }
-        let (sweeping, clock, backend) = (stage.clone(), clocks[workers].clone(), Faulty::backend(&stage, "sweeper", &watched));
-        executor.add("sweeper".to_owned(), move || actors::sweeper(&sweeping, clock.clone(), backend.clone()));
+        let (sweeping, clock, backend) =
+            (stage.clone(), clocks[workers].clone(), Faulty::backend(&stage, "sweeper", &watched));
+        executor
+            .add("sweeper".to_owned(), move || actors::sweeper(&sweeping, clock.clone(), backend.clone()));
         if let Some(queue) = dead_letters {
             let (stage, witness, clock) = (stage.clone(), witness.clone(), clocks[workers + 1].clone());
             let backend = Faulty::backend(&stage, "dead letters", &watched);
             executor.add("dead letters".to_owned(), move || {
-                let engine = DeadLetters { backend: backend.clone(), clock: clock.clone(), random: stage.dice.clone() };
+                let engine = DeadLetters {
+                    backend: backend.clone(),
+                    clock: clock.clone(),
+                    random: stage.dice.clone(),
+                };
                 let (stage, witness, queue) = (stage.clone(), witness.clone(), queue.clone());
                 Box::pin(Undertaker { stage, witness, queue, engine, sabotage }.work())
             });
         }
         let others = clocks.len() - clients;
         for place in 0..clients {
-            let (stage, name, clock) = (stage.clone(), format!("client {place}"), clocks[others + place].clone());
+            let (stage, name, clock) =
+                (stage.clone(), format!("client {place}"), clocks[others + place].clone());
             let backend = Faulty::backend(&stage, &name, &watched);
             let left = Arc::new(AtomicU32::new(stage.plan.requests));
-            executor.add(name.clone(), move || client::client(stage.clone(), name.clone(), clock.clone(), backend.clone(), left.clone()));
+            executor.add(name.clone(), move || {
+                client::client(stage.clone(), name.clone(), clock.clone(), backend.clone(), left.clone())
+            });
         }
         let run = Self { stage, witness, clocks, executor, steps: 0, crashes: 0, ended_at: Timestamp::EPOCH };
         (0..run.clocks.len()).for_each(|clock| run.set_clock(clock));
@@ -111,7 +123,8 @@ impl Run {
         self.ended_at
     }
 
-    /// Checks for neglected tasks, in the cloud only. Where the queue is an index, a due task needs no hint, and reading it can change it.
+    /// Checks for neglected tasks, in the cloud only. Where the queue is an index, a due task needs no hint,
+    /// and reading it can change it.
     fn look_for_neglected(&self) {
         if self.steps.is_multiple_of(LOOK_EVERY) && self.stage.plan.cloud.function_timeout.is_some() {
             self.witness.find_neglected();
@@ -162,7 +175,10 @@ impl Run {
         let most = self.stage.plan.skew * 1_000;
         let skew = self.stage.dice.below(2 * most + 1).cast_signed() - most.cast_signed();
         self.clocks[clock].set_wrong_by(skew);
-        self.stage.trace(&self.executor.actors()[clock].name, format_args!("has a clock that is wrong by {skew} ms"));
+        self.stage.trace(
+            &self.executor.actors()[clock].name,
+            format_args!("has a clock that is wrong by {skew} ms"),
+        );
     }
 
     fn crash(&mut self, actor: usize) {

@@ -15,7 +15,9 @@ use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::limits::{LimiterKey, LimiterState, Reservations};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskStore};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskStore,
+};
 use nobat_core::service::backend::Backend;
 use nobat_core::task::lifecycle::{Change, TransitionError};
 use nobat_core::task::{State, Task, TaskKey};
@@ -99,8 +101,8 @@ impl Sabotage {
         Self::HidesPauses,
     ];
 
-    /// Returns true if the sabotage affects this backend. Where the queue hands over claimed tasks, no worker calls `claim`. Repeated
-    /// calls, postponed sweeps and dead letters exist in the cloud only.
+    /// Returns true if the sabotage affects this backend. Where the queue hands over claimed tasks, no worker
+    /// calls `claim`. Repeated calls, postponed sweeps and dead letters exist in the cloud only.
     pub fn concerns(self, subject: Subject) -> bool {
         let of_the_store = [
             Self::IgnoresVersions,
@@ -123,7 +125,13 @@ impl Sabotage {
 
 /// Returns the backend with its task store, limiter store and configuration store sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
-    let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
+    let store = Saboteur {
+        inner: inner.store.clone(),
+        sabotage,
+        calls,
+        seen: Mutex::default(),
+        insertions: AtomicU64::new(0),
+    };
     let limiters = LimiterSaboteur { inner: inner.limiters.clone(), sabotage };
     let registry = RegistrySaboteur { inner: inner.config.clone(), sabotage };
     Backend { store: Arc::new(store), limiters: Arc::new(limiters), config: Arc::new(registry), ..inner }
@@ -145,7 +153,9 @@ impl Saboteur {
 
     /// Returns true if this call was made before.
     fn is_repeated(&self) -> bool {
-        self.calls.announced().is_some_and(|call| !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(call))
+        self.calls
+            .announced()
+            .is_some_and(|call| !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(call))
     }
 
     /// Continues under a new call number.
@@ -155,7 +165,8 @@ impl Saboteur {
         }
     }
 
-    /// Writes an end without its callback. The first try reports an error, and the retry finds the write already made.
+    /// Writes an end without its callback. The first try reports an error, and the retry finds the write
+    /// already made.
     async fn tear_transaction(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         if !self.is_repeated() {
             self.inner.commit(Change { callback: None, ..change }, now).await?;
@@ -186,10 +197,14 @@ impl Saboteur {
 impl TaskStore for Saboteur {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         match self.sabotage {
-            Sabotage::LosesInsertions if self.insertions.fetch_add(1, Ordering::Relaxed) % 5 == 4 => Ok(InsertResult::Created(tasks)),
+            Sabotage::LosesInsertions if self.insertions.fetch_add(1, Ordering::Relaxed) % 5 == 4 => {
+                Ok(InsertResult::Created(tasks))
+            }
             Sabotage::SplitsBatches => {
                 for task in &tasks {
-                    if let existing @ InsertResult::Existing(_) = self.inner.insert(vec![task.clone()], now).await? {
+                    if let existing @ InsertResult::Existing(_) =
+                        self.inner.insert(vec![task.clone()], now).await?
+                    {
                         return Ok(existing);
                     }
                 }
@@ -203,11 +218,17 @@ impl TaskStore for Saboteur {
         self.inner.get(name, now).await
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         let (before, is_repeated) = (self.current(name, now), self.is_repeated());
         self.renumber_call();
         let claim = self.inner.claim(name, until, now).await?;
-        if let (Sabotage::TakesAnyLease, true, ClaimResult::Refused(TransitionError::Running, found)) = (self.sabotage, is_repeated, &claim)
+        if let (Sabotage::TakesAnyLease, true, ClaimResult::Refused(TransitionError::Running, found)) =
+            (self.sabotage, is_repeated, &claim)
         {
             return Ok(ClaimResult::Granted(found.clone()));
         }
@@ -234,7 +255,9 @@ impl TaskStore for Saboteur {
     async fn commit(&self, mut change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         match self.sabotage {
             Sabotage::IgnoresVersions => {
-                let Some(current) = self.current(&change.task.key(), now) else { return Ok(CommitResult::Conflict) };
+                let Some(current) = self.current(&change.task.key(), now) else {
+                    return Ok(CommitResult::Conflict);
+                };
                 change.read_version = current.version;
             }
             Sabotage::ForgetsCallbacks => change.callback = None,
@@ -242,16 +265,28 @@ impl TaskStore for Saboteur {
                 let mut written = change.clone();
                 written.task.attempts.truncate(1);
                 let done = matches!(self.inner.commit(written, now).await?, CommitResult::Done(_));
-                return Ok(if done { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
+                return Ok(if done {
+                    CommitResult::Done(Box::new(change.task))
+                } else {
+                    CommitResult::Conflict
+                });
             }
-            Sabotage::TearsTransactions if change.callback.is_some() => return self.tear_transaction(change, now).await,
+            Sabotage::TearsTransactions if change.callback.is_some() => {
+                return self.tear_transaction(change, now).await;
+            }
             _ => {}
         }
         self.renumber_call();
         self.inner.commit(change, now).await
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         match self.inner.heartbeat(name, token, until, progress).await? {
             Heartbeat::Renewed { .. } if self.sabotage == Sabotage::KeepsQuietAboutCancel => {
                 Ok(Heartbeat::Renewed { cancel: nobat_core::task::CancelRequest::None })
@@ -265,11 +300,19 @@ impl TaskStore for Saboteur {
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        if self.sabotage == Sabotage::BlindsTheSweep { Ok(Vec::new()) } else { self.inner.due(limit, now).await }
+        if self.sabotage == Sabotage::BlindsTheSweep {
+            Ok(Vec::new())
+        } else {
+            self.inner.due(limit, now).await
+        }
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        let longer = if self.sabotage == Sabotage::PutsOffForTooLong { Duration::from_hours(12) } else { Duration::ZERO };
+        let longer = if self.sabotage == Sabotage::PutsOffForTooLong {
+            Duration::from_hours(12)
+        } else {
+            Duration::ZERO
+        };
         self.inner.postpone(task, until + longer).await
     }
 
@@ -301,15 +344,25 @@ impl LimiterStore for LimiterSaboteur {
         self.inner.read(name).await
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         match self.sabotage {
             Sabotage::ForgetsLimiters => Ok(WriteResult::Done),
             Sabotage::OverwritesLimiters => match self.inner.write(name, limiter, over, now).await? {
                 WriteResult::Conflict(there) => self.inner.write(name, limiter, there.version, now).await,
                 WriteResult::Done => Ok(WriteResult::Done),
             },
-            Sabotage::ForgetsBreakers => self.inner.write(name, &without(limiter, "breaker"), over, now).await,
-            Sabotage::ForgetsRests => self.inner.write(name, &without(limiter, "paused_until"), over, now).await,
+            Sabotage::ForgetsBreakers => {
+                self.inner.write(name, &without(limiter, "breaker"), over, now).await
+            }
+            Sabotage::ForgetsRests => {
+                self.inner.write(name, &without(limiter, "paused_until"), over, now).await
+            }
             Sabotage::KeepsReservations => {
                 let before = self.inner.read(name).await?.limiter;
                 self.inner.write(name, &with_reservations_of(&before, limiter), over, now).await
@@ -328,7 +381,8 @@ fn without(limiter: &LimiterState, what: &str) -> LimiterState {
 
 /// Returns the limiter state without the release of any reservation.
 fn with_reservations_of(before: &LimiterState, limiter: &LimiterState) -> LimiterState {
-    let [before, mut after] = [before, limiter].map(|limiter| serde_json::from_str::<Value>(&limiter.to_text()).unwrap_or_default());
+    let [before, mut after] = [before, limiter]
+        .map(|limiter| serde_json::from_str::<Value>(&limiter.to_text()).unwrap_or_default());
     after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
     after["times"]["free"] = json!([]);
     LimiterState::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))
@@ -346,7 +400,13 @@ impl ConfigStore for RegistrySaboteur {
         Ok(if self.sabotage == Sabotage::HidesPauses { found.map(opened) } else { found })
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        sort: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         self.inner.page(tenant, sort, after, limit).await
     }
 
@@ -354,7 +414,12 @@ impl ConfigStore for RegistrySaboteur {
         self.inner.write(records, entry).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn remove(
+        &self,
+        name: &RecordName,
+        version: u64,
+        entry: Entry,
+    ) -> Result<RecordResult, StoreError> {
         self.inner.remove(name, version, entry).await
     }
 
@@ -362,13 +427,22 @@ impl ConfigStore for RegistrySaboteur {
         self.inner.audit(query, now).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError> {
         self.inner.take(tenant, rate, wanted, now).await
     }
 }
 
 /// Returns the record with every pause removed.
 fn opened(record: Record) -> Record {
-    let body = record.body.replace(r#""paused":true"#, r#""paused":false"#).replace(r#""status":"paused""#, r#""status":"open""#);
+    let body = record
+        .body
+        .replace(r#""paused":true"#, r#""paused":false"#)
+        .replace(r#""status":"paused""#, r#""status":"open""#);
     Record { body, ..record }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use nobat_core::json::Json;
 use nobat_core::ports::{
-    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskStore,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt,
+    Settlement, StoreError, TaskStore,
 };
 use nobat_core::service::backend::Backend;
 use nobat_core::task::lifecycle::{Change, Event, transition};
@@ -48,7 +49,12 @@ impl Witness {
 
     /// Returns the monitored backend.
     pub fn backend(self: &Arc<Self>) -> Backend {
-        Backend { store: self.clone(), queue: self.clone(), config: self.inner.config.clone(), limiters: self.inner.limiters.clone() }
+        Backend {
+            store: self.clone(),
+            queue: self.clone(),
+            config: self.inner.config.clone(),
+            limiters: self.inner.limiters.clone(),
+        }
     }
 
     /// Returns the number of tasks that were not seen to end.
@@ -56,7 +62,8 @@ impl Witness {
         self.seen().unended.len()
     }
 
-    /// Returns the tasks that have not ended. It reads them again, because a backend can end a task by itself.
+    /// Returns the tasks that have not ended. It reads them again, because a backend can end a task by
+    /// itself.
     pub fn open_tasks(&self) -> Vec<Task> {
         let unended = self.seen().unended.clone();
         let found = unended.into_iter().filter_map(|(tenant, id)| self.look(&TaskKey { tenant, id }));
@@ -74,14 +81,16 @@ impl Witness {
 
     /// Reads the task and checks that its last seen state can have changed into this one.
     pub(super) fn look(&self, name: &TaskKey) -> Option<Task> {
-        let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
+        let found = at_once(self.inner.store.get(name, self.stage.time.now()))
+            .unwrap_or_else(|error| panic!("{error}"));
         let mut seen = self.seen();
         let is_news = seen.tasks.get(&key(name)) != found.as_ref();
         match (seen.tasks.get(&key(name)), &found) {
             (Some(_), None) => self.stage.violate(format!("{} is missing", short(name))),
             (Some(before), Some(after)) => {
                 if let Err(what) = follows(before, after) {
-                    self.stage.violate(format!("{}: {what}\nbefore: {before:?}\nafter:  {after:?}", short(name)));
+                    self.stage
+                        .violate(format!("{}: {what}\nbefore: {before:?}\nafter:  {after:?}", short(name)));
                 }
             }
             (None, _) => {}
@@ -108,7 +117,8 @@ impl Witness {
         }
     }
 
-    /// Checks that a token is granted once, and not before the task is due. Companions of a batch may be claimed early.
+    /// Checks that a token is granted once, and not before the task is due. Companions of a batch may be
+    /// claimed early.
     fn note_grant(&self, task: &Task, may_be_early: bool) {
         let is_new = self.seen().granted.insert((key(&task.key()), task.token));
         self.expect(is_new, &task.key(), "two workers were given the same token");
@@ -119,8 +129,16 @@ impl Witness {
     fn check_commit(&self, change: &Change, before: Option<&Task>, after: Option<&Task>) {
         let name = change.task.key();
         self.check_dispatch_failed(&change.task);
-        self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a change of a stale version was written");
-        self.expect(is_untouched(Some(&change.task), after), &name, "a change was reported as done, but is not stored");
+        self.expect(
+            before.map(|task| task.version) == Some(change.read_version),
+            &name,
+            "a change of a stale version was written",
+        );
+        self.expect(
+            is_untouched(Some(&change.task), after),
+            &name,
+            "a change was reported as done, but is not stored",
+        );
         let follow_up = change.callback.as_ref().map(Task::key);
         self.expect(
             follow_up == callback_of(&change.task),
@@ -138,14 +156,17 @@ impl Witness {
         let ledger = self.stage.ledger();
         let execution = done.and_then(|done| ledger.executions.get(done.execution));
         let is_right = execution.is_some_and(|execution| {
-            execution.task == key(&task.key()) && execution.token == task.token && execution.end == Some(ExecutionEnd::Returned)
+            execution.task == key(&task.key())
+                && execution.token == task.token
+                && execution.end == Some(ExecutionEnd::Returned)
         });
         drop(ledger);
         self.expect(is_right, &task.key(), "the result is not from the run with the newest token");
     }
 }
 
-/// Returns the store's answer. The store never waits, so what is seen before and after a call belongs to one write.
+/// Returns the store's answer. The store never waits, so what is seen before and after a call belongs to one
+/// write.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().unwrap_or_else(|| panic!("the simulated store answers at once"))
 }
@@ -169,13 +190,22 @@ impl TaskStore for Witness {
                 }
                 InsertResult::Created(_) => {
                     self.expect(before.is_none(), &name, "an existing task was overwritten");
-                    let is_there = after.is_some_and(|after| after.payload == task.payload && after.options == task.options);
+                    let is_there = after
+                        .is_some_and(|after| after.payload == task.payload && after.options == task.options);
                     self.expect(is_there, &name, "an insert was reported as done, but is not stored");
                 }
                 InsertResult::Existing(existing) => {
-                    self.expect(after.is_some() == before.is_some(), &name, "part of a refused batch was written");
+                    self.expect(
+                        after.is_some() == before.is_some(),
+                        &name,
+                        "part of a refused batch was written",
+                    );
                     let is_shown = existing.iter().any(|existing| existing.id == task.id);
-                    self.expect(is_shown == before.is_some(), &name, "the tasks reported as existing are not the stored ones");
+                    self.expect(
+                        is_shown == before.is_some(),
+                        &name,
+                        "the tasks reported as existing are not the stored ones",
+                    );
                 }
             }
         }
@@ -189,7 +219,12 @@ impl TaskStore for Witness {
         Ok(found)
     }
 
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError> {
         let (before, call) = (self.look(name), self.stage.calls.announced());
         let made = self.made_before(call);
         let claim = at_once(self.inner.store.claim(name, until, now))?;
@@ -203,21 +238,35 @@ impl TaskStore for Witness {
                 return Ok(claim);
             }
         }
-        let expected = before.clone().map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
+        let expected = before
+            .clone()
+            .map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
         match (&claim, expected) {
             (ClaimResult::Granted(granted), Some(Ok(expected))) => {
-                self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted, but is not stored");
+                self.expect(
+                    *granted == expected && after.as_ref() == Some(granted),
+                    name,
+                    "a claim was granted, but is not stored",
+                );
                 let is_gathered = |held: &Held| held.reason == HeldReason::Batching;
                 let was_gathered = matches!(before.map(|task| task.state), Some(State::Waiting(Waiting::Held(held))) if is_gathered(&held));
                 self.note_grant(granted, was_gathered);
                 self.note_made(call, Made::Claim(granted.token));
             }
             (ClaimResult::Refused(refused, found), Some(Err(expected))) => {
-                let is_right = *refused == expected && before.as_ref() == Some(found) && is_untouched(before.as_ref(), after.as_ref());
-                self.expect(is_right, name, "a claim was refused for another reason than the lifecycle gives");
+                let is_right = *refused == expected
+                    && before.as_ref() == Some(found)
+                    && is_untouched(before.as_ref(), after.as_ref());
+                self.expect(
+                    is_right,
+                    name,
+                    "a claim was refused for another reason than the lifecycle gives",
+                );
             }
             (ClaimResult::Missing, None) => {}
-            (ClaimResult::Granted(_), _) => self.expect(false, name, "a claim was granted that the lifecycle refuses"),
+            (ClaimResult::Granted(_), _) => {
+                self.expect(false, name, "a claim was granted that the lifecycle refuses");
+            }
             _ => self.expect(false, name, "a claim was refused that the lifecycle grants"),
         }
         Ok(claim)
@@ -230,18 +279,30 @@ impl TaskStore for Witness {
         let committed = at_once(self.inner.store.commit(change.clone(), now))?;
         let after = self.look(&name);
         if let Some(made) = made {
-            self.check_repeated(matches!(committed, CommitResult::Done(_)), before.as_ref(), after.as_ref(), made, &name);
+            self.check_repeated(
+                matches!(committed, CommitResult::Done(_)),
+                before.as_ref(),
+                after.as_ref(),
+                made,
+                &name,
+            );
             return Ok(committed);
         }
         match &committed {
             CommitResult::Done(written) => {
-                self.expect(**written == change.task, &name, "the change reported as done is not the requested one");
+                self.expect(
+                    **written == change.task,
+                    &name,
+                    "the change reported as done is not the requested one",
+                );
                 self.check_commit(&change, before.as_ref(), after.as_ref());
                 self.note_made(call, Made::Version(change.task.version));
             }
             CommitResult::Conflict => {
                 // In memory, the read before can itself have handed over the task.
-                let is_stale = [&before, &after].iter().any(|task| task.as_ref().map(|task| task.version) != Some(change.read_version));
+                let is_stale = [&before, &after]
+                    .iter()
+                    .any(|task| task.as_ref().map(|task| task.version) != Some(change.read_version));
                 self.expect(
                     is_stale && is_untouched(before.as_ref(), after.as_ref()),
                     &name,
@@ -252,7 +313,13 @@ impl TaskStore for Witness {
         Ok(committed)
     }
 
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         let before = self.look(name);
         let beat = at_once(self.inner.store.heartbeat(name, token, until, progress))?;
         let after = self.look(name);
@@ -262,13 +329,24 @@ impl TaskStore for Witness {
         });
         match (beat, cancel) {
             (Heartbeat::Renewed { cancel: told }, Some(cancel)) => {
-                let is_renewed = after.is_some_and(|task| matches!(task.state, State::Running(lease) if lease.until == until));
-                self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not reported");
+                let is_renewed = after
+                    .is_some_and(|task| matches!(task.state, State::Running(lease) if lease.until == until));
+                self.expect(
+                    told == cancel && is_renewed,
+                    name,
+                    "a lease was not renewed, or a cancellation not reported",
+                );
             }
             (Heartbeat::Lost, None) => {
-                self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a heartbeat without a lease wrote something");
+                self.expect(
+                    is_untouched(before.as_ref(), after.as_ref()),
+                    name,
+                    "a heartbeat without a lease wrote something",
+                );
             }
-            (Heartbeat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
+            (Heartbeat::Renewed { .. }, None) => {
+                self.expect(false, name, "a lease was renewed with a stale token");
+            }
             (Heartbeat::Lost, Some(_)) => self.expect(false, name, "a valid lease was reported as lost"),
         }
         Ok(beat)
@@ -280,9 +358,10 @@ impl TaskStore for Witness {
             let is_so = self.look(&task.key()).is_some_and(|now| {
                 let is_same = (now.version, &now.state) == (task.version, &task.state);
                 // In memory, the call to `list` then hands over the due tasks.
-                let is_handed_over = matches!((&task.state, &now.state), (State::Waiting(_), State::Running(_)))
-                    && now.version == task.version + 1
-                    && now.token == task.token + 1;
+                let is_handed_over =
+                    matches!((&task.state, &now.state), (State::Waiting(_), State::Running(_)))
+                        && now.version == task.version + 1
+                        && now.token == task.token + 1;
                 is_same || is_handed_over
             });
             self.expect(is_so, &task.key(), "a list shows a task in another state than stored");
@@ -303,7 +382,11 @@ impl TaskStore for Witness {
         let before = self.look(&task.key());
         at_once(self.inner.store.postpone(task, until))?;
         let after = self.look(&task.key());
-        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.key(), "a postponement changed the task");
+        self.expect(
+            is_untouched(before.as_ref(), after.as_ref()),
+            &task.key(),
+            "a postponement changed the task",
+        );
         Ok(())
     }
 
@@ -341,7 +424,8 @@ impl Queue for Witness {
             }
         }
         if deliveries.len() > max {
-            self.stage.violate(format!("{} deliveries, although at most {max} were requested", deliveries.len()));
+            self.stage
+                .violate(format!("{} deliveries, although at most {max} were requested", deliveries.len()));
         }
         Ok(deliveries)
     }

@@ -5,8 +5,8 @@ use nobat_core::types::id::TaskId;
 
 /// Returns true if no write changed the task.
 ///
-/// If the queue is an index over the tasks, any call may hand over a waiting task or end it past its deadline. Such changes are
-/// ignored.
+/// If the queue is an index over the tasks, any call may hand over a waiting task or end it past its
+/// deadline. Such changes are ignored.
 pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
     match (before, after) {
         (Some(before), Some(after)) if before != after => {
@@ -38,16 +38,26 @@ pub(super) fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
     let (is_ended, wakes) = (matches!(after.state, State::Ended(_)), after.wake_at().is_some());
     match () {
         () if claims > writes => Err("the task has more claims than writes"),
-        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an ended task changed without a replay"),
+        () if matches!(before.state, State::Ended(_)) && replays == 0 => {
+            Err("an ended task changed without a replay")
+        }
         () if replays == 0 && is_asked_to_stop(before) && matches!(after.state, State::Waiting(_)) => {
             Err("the task waits although its cancellation was requested while it ran")
         }
         () if u64::from(replays) > writes => Err("the task has more replays than writes"),
         () if is_ended == wakes => Err("an unended task has no wake time, or an ended task has one"),
-        () if after.attempt > after.options.retry.max_attempts() => Err("the task has more attempts than its retry policy allows"),
-        () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
-        () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
-        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is missing from the record"),
+        () if after.attempt > after.options.retry.max_attempts() => {
+            Err("the task has more attempts than its retry policy allows")
+        }
+        () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => {
+            Err("its attempts are out of order")
+        }
+        () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => {
+            Err("an attempt is on record without a claim")
+        }
+        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => {
+            Err("an attempt is missing from the record")
+        }
         () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => {
             Err("the payload or the creation time has changed")
         }

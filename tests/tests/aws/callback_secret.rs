@@ -8,7 +8,8 @@ on_each_deployment![a_callback_is_signed_with_its_tenants_secret];
 
 async fn a_callback_is_signed_with_its_tenants_secret(stack: &Stack) {
     let receiver = Receiver::start().await.unwrap();
-    let made = stack.post("/v1/keys", &json!({"tenant": "signed", "scopes": ["tasks:write", "config:write"]})).await;
+    let made =
+        stack.post("/v1/keys", &json!({"tenant": "signed", "scopes": ["tasks:write", "config:write"]})).await;
     let authorization = format!("Bearer {}", made.json()["key"].as_str().unwrap());
     let signed = [("authorization", authorization.as_str())];
     let rotated = stack.post_with("/v1/callback-secret/rotate", &signed, &json!({"grace_period": 0})).await;
@@ -18,5 +19,8 @@ async fn a_callback_is_signed_with_its_tenants_secret(stack: &Stack) {
     assert_eq!(stack.post_with("/v1/tasks", &signed, &task).await.status, 202);
     let report = receiver.wait_for("/done", 1).await.remove(0);
     let at = Timestamp::from_millis(report.header("webhook-timestamp").parse::<i64>().unwrap() * 1_000);
-    assert_eq!(report.header("webhook-signature"), signature([&secret], report.header("webhook-id"), at, &report.body));
+    assert_eq!(
+        report.header("webhook-signature"),
+        signature([&secret], report.header("webhook-id"), at, &report.body)
+    );
 }

@@ -51,7 +51,11 @@ async fn fate_of_malformed_message(stack: &Stack) -> Fate {
     stack.resume_workers().await;
     for task in tasks {
         let task = stack.ended(task).await;
-        assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
+        assert_eq!(
+            (&task["status"], attempts(&task, "/outcome").len()),
+            (&json!("succeeded"), 1),
+            "{task:#}"
+        );
     }
     // Only the malformed message is left. The worker handles it in milliseconds, and receives it ten times.
     stack.queues.set_visibility(Duration::from_secs(1)).await;
@@ -76,7 +80,8 @@ async fn task_with_a_dead_lettered_hint_is_hinted_again(stack: &Stack) {
     stack.resume_workers().await;
     reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
     stack.tap.set(Flow::Open);
-    // The function `dead_letter` could not read the table until now. It sends a hint with a delay of 5 minutes.
+    // The function `dead_letter` could not read the table until now. It sends a hint with a delay of 5
+    // minutes.
     reached("a delayed hint", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
     reached("no dead letter", async || stack.queues.dead().await, |dead| *dead == 0).await;
     assert_eq!(stack.get(&path(&task)).await.json()["attempt"], 0);
@@ -93,7 +98,10 @@ async fn task_with_exhausted_hints_fails_and_can_be_replayed(stack: &Stack) {
     last["redrives"] = json!(2);
     stack.queues.send_dead(&last.to_string()).await;
     let failed = stack.ended(&task).await;
-    assert_eq!((&failed["status"], &failed["error"]["code"], &failed["attempt"]), (&json!("failed"), &json!("dispatch_failed"), &json!(0)));
+    assert_eq!(
+        (&failed["status"], &failed["error"]["code"], &failed["attempt"]),
+        (&json!("failed"), &json!("dispatch_failed"), &json!(0))
+    );
     stack.resume_workers().await;
     assert_eq!(stack.post(&format!("{}/replay", path(&task)), &json!({})).await.status, 202);
     assert_eq!(stack.ended(&task).await["status"], "succeeded");

@@ -20,10 +20,10 @@ fn unique_name() -> String {
 
 async fn endpoint_rate_is_kept_and_calls_are_signed(stack: &Stack) {
     let (receiver, name) = (Receiver::start().await.unwrap(), unique_name());
-    let endpoint =
-        json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "limits": {"rate": 2, "concurrency": 1}});
+    let endpoint = json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "limits": {"rate": 2, "concurrency": 1}});
     let endpoint = stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.json();
-    let secret: WebhookSecret = endpoint["secret"].as_str().unwrap_or_else(|| panic!("{endpoint}")).parse().unwrap();
+    let secret: WebhookSecret =
+        endpoint["secret"].as_str().unwrap_or_else(|| panic!("{endpoint}")).parse().unwrap();
     let task = json!({"kind": "http", "endpoint": name, "payload": {"path": "/charge"}});
     let batch = stack.post("/v1/tasks/batch", &json!({"tasks": vec![task; 6]})).await.json();
     let mut starts = Vec::new();
@@ -34,12 +34,18 @@ async fn endpoint_rate_is_kept_and_calls_are_signed(stack: &Stack) {
     }
     starts.sort();
     for window in starts.windows(3) {
-        assert!(window[2].since(window[0]) >= Duration::from_millis(980), "three starts within a second: {starts:?}");
+        assert!(
+            window[2].since(window[0]) >= Duration::from_millis(980),
+            "three starts within a second: {starts:?}"
+        );
     }
     for request in receiver.received("/api/charge") {
         assert_eq!(request.header("authorization"), "Bearer s3cret");
         let at = Timestamp::from_millis(request.header("webhook-timestamp").parse::<i64>().unwrap() * 1_000);
-        assert_eq!(request.header("webhook-signature"), signature([&secret], request.header("webhook-id"), at, &request.body));
+        assert_eq!(
+            request.header("webhook-signature"),
+            signature([&secret], request.header("webhook-id"), at, &request.body)
+        );
     }
 }
 
@@ -53,7 +59,12 @@ async fn gone_or_deleted_endpoint_holds_its_tasks(stack: &Stack) {
     held(stack, &task, "endpoint_gone").await;
     assert_eq!(stack.get(&place).await.json()["gone"], true);
     let explain = format!("{}/explain", path(&task));
-    reached("the explain code", async || stack.get(&explain).await.json(), |said| said["code"] == "endpoint_gone").await;
+    reached(
+        "the explain code",
+        async || stack.get(&explain).await.json(),
+        |said| said["code"] == "endpoint_gone",
+    )
+    .await;
     assert_eq!(stack.delete(&place).await.status, 200);
     held(stack, &task, "endpoint_missing").await;
     assert_eq!(stack.put(&place, &endpoint).await.status, 201);
@@ -67,18 +78,27 @@ async fn many_tasks_are_sent_in_one_request(stack: &Stack) {
     let endpoint = json!({"url": receiver.url("/api"), "batch": {"max_items": 30, "max_wait": 3}});
     assert_eq!(stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
     let task = |number: usize| json!({"kind": "http", "endpoint": name, "payload": {"path": "/collect", "body": number}});
-    let batch = stack.post("/v1/tasks/batch", &json!({"tasks": (0..40).map(task).collect::<Vec<_>>()})).await.json();
+    let batch =
+        stack.post("/v1/tasks/batch", &json!({"tasks": (0..40).map(task).collect::<Vec<_>>()})).await.json();
     for task in batch["data"].as_array().unwrap_or_else(|| panic!("{batch}")) {
         let task = stack.ended(task).await;
         assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
     }
     let requests = receiver.received("/api/collect");
-    let mut numbers: Vec<u64> = requests.iter().flat_map(|request| serde_json::from_slice::<Vec<u64>>(&request.body).unwrap()).collect();
+    let mut numbers: Vec<u64> = requests
+        .iter()
+        .flat_map(|request| serde_json::from_slice::<Vec<u64>>(&request.body).unwrap())
+        .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each task is sent once");
     assert!(requests.len() <= 6, "{} requests", requests.len());
 }
 
 async fn held(stack: &Stack, task: &Value, reason: &str) {
-    reached("a held task", async || stack.get(&path(task)).await.json(), |task| task["held"]["reason"] == reason).await;
+    reached(
+        "a held task",
+        async || stack.get(&path(task)).await.json(),
+        |task| task["held"]["reason"] == reason,
+    )
+    .await;
 }

@@ -15,7 +15,13 @@ async fn a_lost_hint_is_found_by_the_sweeper(stack: &Stack) {
     stack.resume_workers().await;
     // Sets the time back beyond the point at which the sweeper checks the hint.
     let now = SystemClock.now();
-    stack.table.set_moments(&task, &[("due_at", now - Duration::from_mins(3)), ("mark", now - Duration::from_mins(1))]).await;
+    stack
+        .table
+        .set_moments(
+            &task,
+            &[("due_at", now - Duration::from_mins(3)), ("mark", now - Duration::from_mins(1))],
+        )
+        .await;
     stack.sweep().await;
     let task = stack.ended(&task).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");

@@ -6,7 +6,8 @@ use tokio::time::timeout;
 
 on_each_deployment![store_outage_fails_no_task_and_all_succeed_later];
 
-/// Number of refused connections to wait for: each function tries 3 times for each of 5 hints, and 2 of 10 receives are then used up.
+/// Number of refused connections to wait for: each function tries 3 times for each of 5 hints, and 2 of 10
+/// receives are then used up.
 const KNOCKS: usize = 30;
 
 async fn store_outage_fails_no_task_and_all_succeed_later(stack: &Stack) {
@@ -22,6 +23,10 @@ async fn store_outage_fails_no_task_and_all_succeed_later(stack: &Stack) {
     stack.tap.set(Flow::Open);
     for task in batch["data"].as_array().expect("tasks") {
         let task = stack.ended(task).await;
-        assert_eq!((&task["status"], attempts(&task, "/outcome")), (&json!("succeeded"), vec!["succeeded".to_owned()]), "{task:#}");
+        assert_eq!(
+            (&task["status"], attempts(&task, "/outcome")),
+            (&json!("succeeded"), vec!["succeeded".to_owned()]),
+            "{task:#}"
+        );
     }
 }

@@ -9,7 +9,11 @@ async fn a_task_succeeds(stack: &Stack) {
     let accepted = stack.submit(&json!({"kind": "noop"})).await;
     assert_eq!((&accepted["status"], &accepted["attempt"]), (&json!("queued"), &json!(0)), "{accepted:#}");
     let task = stack.ended(&accepted).await;
-    assert_eq!((&task["status"], attempts(&task, "/outcome")), (&json!("succeeded"), vec!["succeeded".to_owned()]), "{task:#}");
+    assert_eq!(
+        (&task["status"], attempts(&task, "/outcome")),
+        (&json!("succeeded"), vec!["succeeded".to_owned()]),
+        "{task:#}"
+    );
     assert_eq!(stack.get(&path(&accepted)).await.json(), task);
     let listed = stack.get("/v1/tasks?status=succeeded&limit=100").await.json();
     assert!(listed["data"].as_array().unwrap().iter().any(|listed| listed["id"] == task["id"]), "{listed:#}");

@@ -25,18 +25,32 @@ async fn result(world: &World, receiver: &RawReceiver) -> Value {
 #[tokio::test]
 async fn compressed_response_is_decoded() {
     let world = World::start().await;
-    for (coding, body) in [("gzip", GZIP), ("x-gzip", GZIP), ("deflate", ZLIB), ("Deflate", DEFLATE), ("br", BROTLI)] {
+    for (coding, body) in
+        [("gzip", GZIP), ("x-gzip", GZIP), ("deflate", ZLIB), ("Deflate", DEFLATE), ("br", BROTLI)]
+    {
         let headers = format!("content-type: application/json\r\ncontent-encoding: {coding}\r\n");
         let receiver = RawReceiver::sending(answer(200, &headers, body)).await;
         let result = result(&world, &receiver).await;
-        assert_eq!((&result["body"], &result["truncated"]), (&json!({"ok": true}), &json!(false)), "{coding}");
-        assert_eq!(result["headers"], json!({"content-type": "application/json"}), "the result has no content-encoding");
+        assert_eq!(
+            (&result["body"], &result["truncated"]),
+            (&json!({"ok": true}), &json!(false)),
+            "{coding}"
+        );
+        assert_eq!(
+            result["headers"],
+            json!({"content-type": "application/json"}),
+            "the result has no content-encoding"
+        );
         assert_eq!(receiver.received()[0].header("accept-encoding"), ["identity"]);
         let endpoint = json!({"url": receiver.url("/api"), "headers": {"accept-encoding": "gzip"}});
         assert!(world.ask("PUT", "/v1/endpoints/billing", &endpoint).await.status < 300);
         let tested = world.post("/v1/endpoints/billing/test", &json!({})).await.json();
         assert_eq!(tested["response"]["body"], json!({"ok": true}));
-        assert_eq!(receiver.received()[1].header("accept-encoding"), ["gzip"], "the endpoint sets its own accept-encoding");
+        assert_eq!(
+            receiver.received()[1].header("accept-encoding"),
+            ["gzip"],
+            "the endpoint sets its own accept-encoding"
+        );
     }
     world.end().await;
 }
@@ -69,19 +83,31 @@ async fn common_forms_of_per_item_results_are_read() {
         let endpoint = json!({"url": url, "batch": {"max_items": 2, "max_wait": 600, "per_item_results": true}, "circuit_breaker": {"enabled": false}});
         assert!(world.ask("PUT", "/v1/endpoints/events", &endpoint).await.status < 300);
     };
-    let item = json!({"kind": "http", "endpoint": "events", "payload": {"body": 1}, "retry": {"max_attempts": 1}});
+    let item =
+        json!({"kind": "http", "endpoint": "events", "payload": {"body": 1}, "retry": {"max_attempts": 1}});
     let ends: [(&str, Results); 4] = [
         ("", |id| format!(r#"[{{"id": "{id}", "status": 200, "body": 1}}]"#)),
-        ("", |id| format!("\u{feff}{{\"results\": [{{\"id\": \"{id}\", \"status\": \"200\", \"more\": 1, \"body\": 1}}], \"took\": 3}}")),
-        ("", |id| format!(r#"[{{"id": "{id}", "status": 500}}, {{"id": "{id}", "status": 200, "body": 1}}]"#)),
+        ("", |id| {
+            format!(
+                "\u{feff}{{\"results\": [{{\"id\": \"{id}\", \"status\": \"200\", \"more\": 1, \"body\": 1}}], \"took\": 3}}"
+            )
+        }),
+        ("", |id| {
+            format!(r#"[{{"id": "{id}", "status": 500}}, {{"id": "{id}", "status": 200, "body": 1}}]"#)
+        }),
         ("content-encoding: br\r\n", |id| format!(r#"[{{"id": "{id}", "status": 200, "body": 1}}]"#)),
     ];
     for (headers, results) in ends {
         let receiver = RawReceiver::start(move |request| {
             let items: Vec<Value> = serde_json::from_slice(&request.body).expect("an array");
-            let mut all = items.iter().map(|item| results(item["id"].as_str().expect("an id"))).collect::<Vec<_>>();
+            let mut all =
+                items.iter().map(|item| results(item["id"].as_str().expect("an id"))).collect::<Vec<_>>();
             all.truncate(1);
-            Reaction::Send(answer(200, headers, &if headers.is_empty() { all[0].clone().into_bytes() } else { stored_brotli(&all[0]) }))
+            Reaction::Send(answer(
+                200,
+                headers,
+                &if headers.is_empty() { all[0].clone().into_bytes() } else { stored_brotli(&all[0]) },
+            ))
         })
         .await;
         put(receiver.url("/api")).await;
@@ -90,7 +116,11 @@ async fn common_forms_of_per_item_results_are_read() {
         let succeeded: Vec<_> = ended.iter().filter(|task| task["status"] == "succeeded").collect();
         assert_eq!(succeeded.len(), 1, "the response names one item: {ended:#?}");
         assert_eq!(succeeded[0]["result"]["body"], 1);
-        assert_eq!(ended.iter().filter(|task| task["error"]["code"] == "item_result_missing").count(), 1, "{ended:#?}");
+        assert_eq!(
+            ended.iter().filter(|task| task["error"]["code"] == "item_result_missing").count(),
+            1,
+            "{ended:#?}"
+        );
     }
     world.end().await;
 }
@@ -98,7 +128,8 @@ async fn common_forms_of_per_item_results_are_read() {
 /// Returns Brotli data that stores its content uncompressed.
 fn stored_brotli(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len() - 1).expect("a short text");
-    // WBITS 16 (one bit 0), ISLAST 0, MNIBBLES 4 (00), MLEN - 1 in 16 bits, ISUNCOMPRESSED 1, padding to a byte.
+    // WBITS 16 (one bit 0), ISLAST 0, MNIBBLES 4 (00), MLEN - 1 in 16 bits, ISUNCOMPRESSED 1, padding to a
+    // byte.
     let bits = length << 4 | 1 << 20;
     [&bits.to_le_bytes()[..3], text.as_bytes(), b"\x03"].concat()
 }
@@ -106,12 +137,18 @@ fn stored_brotli(text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn response_with_many_headers_is_accepted() {
     let world = World::start().await;
-    let headers = |count: usize| (0..count).map(|number| format!("x-{number}: {number}\r\n")).collect::<Vec<_>>().concat();
+    let headers = |count: usize| {
+        (0..count).map(|number| format!("x-{number}: {number}\r\n")).collect::<Vec<_>>().concat()
+    };
     for count in [150, 1_500] {
         let result = result(&world, &RawReceiver::sending(answer(200, &headers(count), b"ok")).await).await;
-        assert_eq!((&result["status"], result["headers"].as_object().map(serde_json::Map::len)), (&json!(200), Some(50)));
+        assert_eq!(
+            (&result["status"], result["headers"].as_object().map(serde_json::Map::len)),
+            (&json!(200), Some(50))
+        );
     }
-    let endless = RawReceiver::sending(answer(200, &format!("x-long: {}\r\n", "x".repeat(200_000)), b"ok")).await;
+    let endless =
+        RawReceiver::sending(answer(200, &format!("x-long: {}\r\n", "x".repeat(200_000)), b"ok")).await;
     let task = world.ended(&world.submit(&call(&endless.url("/"))).await).await;
     assert_eq!(task["error"]["code"], "protocol", "the headers are longer than about 64 KiB");
     world.end().await;
@@ -127,13 +164,21 @@ async fn connection_lost_before_the_response_is_replaced_at_once() {
     .await;
     for _ in 0..3 {
         let task = world.ended(&world.submit(&call(&receiver.url("/hook"))).await).await;
-        assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
+        assert_eq!(
+            (&task["status"], attempts(&task, "/outcome").len()),
+            (&json!("succeeded"), 1),
+            "{task:#}"
+        );
     }
     assert!(receiver.places().contains(&(1, 2)), "a connection was reused: {:?}", receiver.places());
     let requests = receiver.received();
     let place = requests.iter().position(|request| request.number == 2).expect("the lost request");
     let [lost, again] = [&requests[place], &requests[place + 1]];
-    assert_eq!((&again.head, &again.body), (&lost.head, &lost.body), "the repeated request has the same attempt number");
+    assert_eq!(
+        (&again.head, &again.body),
+        (&lost.head, &lost.body),
+        "the repeated request has the same attempt number"
+    );
     world.end().await;
 }
 
@@ -163,10 +208,17 @@ async fn every_form_of_retry_after_holds_the_task() {
         world.receiver.script(&path, [Reply::status(429).header("retry-after", wish), Reply::status(200)]);
         let endpoint = json!({"url": world.receiver.url(&path), "circuit_breaker": {"enabled": false}});
         assert_eq!(world.ask("PUT", &format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
-        world.receiver.script(&format!("{path}/hook"), [Reply::status(429).header("retry-after", wish), Reply::status(200)]);
+        world.receiver.script(
+            &format!("{path}/hook"),
+            [Reply::status(429).header("retry-after", wish), Reply::status(200)],
+        );
         let task = json!({"kind": "http", "endpoint": name, "payload": {"path": "/hook"}, "retry": {"max_attempts": 1}});
         let task = world.ended(&world.submit(&task).await).await;
-        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{wish:?}: {task:#}");
+        assert_eq!(
+            (&task["status"], &task["attempt"]),
+            (&json!("succeeded"), &json!(1)),
+            "{wish:?}: {task:#}"
+        );
     }
     world.end().await;
 }

@@ -32,12 +32,21 @@ async fn backup_under_load_holds_all_tasks_accepted_before() {
         for ending in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{ending}", data.display()));
         }
-        let restored = world.run(&["restore", copy.to_str().unwrap(), "--data", data.to_str().unwrap()]).await;
+        let restored =
+            world.run(&["restore", copy.to_str().unwrap(), "--data", data.to_str().unwrap()]).await;
         assert_eq!(restored.code, 0, "{restored:?}");
         world.go_on().await;
         let found = ids(&world.tasks("").await);
-        assert!(kept.is_subset(&found), "{} of {} tasks are restored", kept.intersection(&found).count(), kept.len());
-        assert!(found.is_subset(&kept.union(&lost).cloned().collect()), "additional tasks were accepted during the backup");
+        assert!(
+            kept.is_subset(&found),
+            "{} of {} tasks are restored",
+            kept.intersection(&found).count(),
+            kept.len()
+        );
+        assert!(
+            found.is_subset(&kept.union(&lost).cloned().collect()),
+            "additional tasks were accepted during the backup"
+        );
         for task in world.tasks("").await {
             assert!(has_ended(&world.ended(&task).await));
         }
@@ -60,7 +69,8 @@ async fn concurrent_backups_to_one_file_produce_one() {
         }
     }
     assert_eq!(made, 1);
-    let names: Vec<_> = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("draft")), "{names:?}");
     world.end().await;
 }

@@ -50,7 +50,8 @@ async fn every_end_is_reported_with_the_task_without_its_payload() {
 async fn unrequested_end_is_not_reported() {
     let world = World::start().await;
     let url = world.receiver.url("/done");
-    let task = world.submit(&json!({"kind": "noop", "callback": {"url": url, "on": ["failed", "expired"]}})).await;
+    let task =
+        world.submit(&json!({"kind": "noop", "callback": {"url": url, "on": ["failed", "expired"]}})).await;
     world.ended(&task).await;
     let task = world.submit(&json!({"kind": "noop"})).await;
     world.ended(&task).await;
@@ -68,10 +69,17 @@ async fn callback_uses_its_own_retry_policy() {
     world.ended(&task).await;
     let callbacks = world.tasks("queue=callbacks&").await;
     let callback = world.ended(&callbacks[0]).await;
-    assert_eq!((&callback["status"], &callback["attempt"], &callback["max_attempts"]), (&json!("failed"), &json!(3), &json!(3)));
-    let wrong = json!({"kind": "noop", "callback": {"url": world.receiver.url("/done"), "retry": {"multiplier": 0}}});
+    assert_eq!(
+        (&callback["status"], &callback["attempt"], &callback["max_attempts"]),
+        (&json!("failed"), &json!(3), &json!(3))
+    );
+    let wrong =
+        json!({"kind": "noop", "callback": {"url": world.receiver.url("/done"), "retry": {"multiplier": 0}}});
     let refused = world.post("/v1/tasks", &wrong).await;
-    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/callback/retry/multiplier")));
+    assert_eq!(
+        (refused.status, &refused.json()["errors"][0]["pointer"]),
+        (422, &json!("/callback/retry/multiplier"))
+    );
     world.end().await;
 }
 
@@ -82,10 +90,18 @@ async fn callback_is_a_retried_task_that_names_its_parent() {
     let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url("/done")}})).await;
     world.ended(&task).await;
     let callbacks = world.tasks("queue=callbacks&").await;
-    assert_eq!((callbacks.len(), &callbacks[0]["parent"], &callbacks[0]["kind"]), (1, &task["id"], &json!("http")));
+    assert_eq!(
+        (callbacks.len(), &callbacks[0]["parent"], &callbacks[0]["kind"]),
+        (1, &task["id"], &json!("http"))
+    );
     let callback = world.ended(&callbacks[0]).await;
     assert_eq!((&callback["status"], &callback["attempt"]), (&json!("succeeded"), &json!(2)));
-    let keys: Vec<_> = world.receiver.received("/done").iter().map(|report| report.header("idempotency-key").to_owned()).collect();
+    let keys: Vec<_> = world
+        .receiver
+        .received("/done")
+        .iter()
+        .map(|report| report.header("idempotency-key").to_owned())
+        .collect();
     assert_eq!(keys, vec![callback["id"].as_str().unwrap(); 2]);
     world.end().await;
 }

@@ -33,7 +33,8 @@ async fn set_secret(world: &World) -> String {
     set.json()["secret"].as_str().unwrap().to_owned()
 }
 
-/// A change made through a process takes effect there at once, without the 10 seconds for which a process trusts what it has read.
+/// A change made through a process takes effect there at once, without the 10 seconds for which a process
+/// trusts what it has read.
 #[tokio::test]
 async fn changed_callback_secret_applies_at_once_in_its_process() {
     let world = World::start().await;
@@ -77,7 +78,11 @@ async fn callbacks_are_signed_with_every_valid_secret() {
     assert_eq!(both.header("webhook-signature"), expected(&both, &[&second, &first]));
     let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/call")}})).await;
     world.ended(&task).await;
-    assert_eq!(world.receiver.received("/call")[0].header("webhook-signature"), "", "only callbacks are signed with the callback secret");
+    assert_eq!(
+        world.receiver.received("/call")[0].header("webhook-signature"),
+        "",
+        "only callbacks are signed with the callback secret"
+    );
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
     restart(&mut world).await;
     assert_eq!(report(&world, "/none").await.header("webhook-signature"), "");
@@ -86,9 +91,17 @@ async fn callbacks_are_signed_with_every_valid_secret() {
     for secret in [&first, &second] {
         let text = secret.strip_prefix("whsec_").unwrap();
         assert!(!log.contains(text), "a secret is in the log");
-        for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        for file in std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+        {
             let bytes = std::fs::read(&file).unwrap();
-            assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()), "a secret is in {}", file.display());
+            assert!(
+                !bytes.windows(text.len()).any(|window| window == text.as_bytes()),
+                "a secret is in {}",
+                file.display()
+            );
         }
     }
     world.end().await;
@@ -127,8 +140,15 @@ async fn a_callback_is_not_sent_without_its_signature() {
     world.ended(&task).await;
     let callback = world.tasks("queue=callbacks&").await.remove(0);
     let callback = world.until(&callback, |callback| callback["status"] == "held").await;
-    assert_eq!((&callback["held"]["reason"], &callback["attempt"]), (&json!("secret_unavailable"), &json!(0)), "{callback:#}");
-    assert!(!callback.to_string().contains("sealed"), "the API does not show the problem of the master key: {callback:#}");
+    assert_eq!(
+        (&callback["held"]["reason"], &callback["attempt"]),
+        (&json!("secret_unavailable"), &json!(0)),
+        "{callback:#}"
+    );
+    assert!(
+        !callback.to_string().contains("sealed"),
+        "the API does not show the problem of the master key: {callback:#}"
+    );
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.stop().await;
     assert!(
@@ -136,11 +156,18 @@ async fn a_callback_is_not_sent_without_its_signature() {
         "the program logs it at the start"
     );
     // The hold lasts a minute. The test ends it in the file.
-    assert_eq!(world.file().execute("UPDATE tasks SET wake_at = 0, due_at = 0 WHERE held IS NOT NULL", []).unwrap(), 1);
+    assert_eq!(
+        world.file().execute("UPDATE tasks SET wake_at = 0, due_at = 0 WHERE held IS NOT NULL", []).unwrap(),
+        1
+    );
     world.set_variable("NOBAT_MASTER_KEY", "");
     world.go_on().await;
     let sent = world.receiver.wait_for("/done", 1).await.remove(0);
-    assert_eq!(sent.header("webhook-signature"), expected(&sent, &[&secret]), "the callback is signed once the master key is back");
+    assert_eq!(
+        sent.header("webhook-signature"),
+        expected(&sent, &[&secret]),
+        "the callback is signed once the master key is back"
+    );
     world.ended(&callback).await;
     world.end().await;
 }

@@ -22,7 +22,10 @@ async fn a_running_task_is_asked_to_stop_and_does() {
     let answer = world.post_with(&format!("{}/cancel", path(&task)), &[], "").await;
     assert_eq!((answer.status, &answer.json()["status"]), (202, &json!("running")));
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], attempts(&task, "/outcome")), (&json!("canceled"), vec!["canceled".to_owned()]));
+    assert_eq!(
+        (&task["status"], attempts(&task, "/outcome")),
+        (&json!("canceled"), vec!["canceled".to_owned()])
+    );
     world.end().await;
 }
 

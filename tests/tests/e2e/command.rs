@@ -8,7 +8,9 @@ fn json_of(text: &str) -> Value {
 #[tokio::test]
 async fn a_task_is_submitted_waited_for_and_shown_in_a_table() {
     let world = World::start().await;
-    let ran = world.run(&["submit", "noop", "--payload", r#"{"sleep": 0.1}"#, "--label", "customer=42", "--wait"]).await;
+    let ran = world
+        .run(&["submit", "noop", "--payload", r#"{"sleep": 0.1}"#, "--label", "customer=42", "--wait"])
+        .await;
     let id = ran.stderr.strip_prefix("accepted: ").unwrap_or_else(|| panic!("{ran:?}")).trim();
     assert!(ran.code == 0 && ran.stdout.contains(id), "{ran:?}");
     for cell in ["succeeded", "noop", r#"{"customer":"42"}"#, "attempt 1"] {
@@ -30,7 +32,8 @@ async fn commands_print_json_on_request() {
     let waited = world.run(&["wait", id, "--json"]).await;
     assert_eq!((waited.code, &json_of(&waited.stdout)["status"]), (0, &json!("succeeded")));
     assert_eq!(json_of(&world.run(&["get", id, "--json"]).await.stdout), world.task(&task).await);
-    let listed = world.run(&["list", "--json", "--queue", "q", "--status", "succeeded", "--kind", "noop"]).await;
+    let listed =
+        world.run(&["list", "--json", "--queue", "q", "--status", "succeeded", "--kind", "noop"]).await;
     assert_eq!(json_of(&listed.stdout)[0]["id"], task["id"]);
     let again = world.run(&["submit", "noop", "--json", "--idempotency-key", "k", "--queue", "q"]).await;
     assert_eq!(json_of(&again.stdout)["id"], task["id"]);
@@ -47,7 +50,9 @@ async fn list_command_reads_several_pages() {
     for task in world.tasks("").await {
         world.ended(&task).await;
     }
-    let listed = async |limit: &str| json_of(&world.run(&["list", "--json", "--limit", limit]).await.stdout).as_array().map(Vec::len);
+    let listed = async |limit: &str| {
+        json_of(&world.run(&["list", "--json", "--limit", limit]).await.stdout).as_array().map(Vec::len)
+    };
     assert_eq!((listed("120").await, listed("1000").await), (Some(120), Some(150)));
     world.end().await;
 }
@@ -99,7 +104,9 @@ async fn a_payload_can_come_from_a_file() {
     let world = World::start().await;
     let file = world.folder().join("payload.json");
     std::fs::write(&file, r#"{"sleep": 0.01}"#).unwrap();
-    let from_file = world.run(&["submit", "noop", "--payload", &format!("@{}", file.display()), "--wait", "--json"]).await;
+    let from_file = world
+        .run(&["submit", "noop", "--payload", &format!("@{}", file.display()), "--wait", "--json"])
+        .await;
     assert_eq!((from_file.code, &json_of(&from_file.stdout)["payload"]), (0, &json!({"sleep": 0.01})));
     let broken = world.run(&["submit", "noop", "--payload", "{"]).await;
     assert!(broken.code == 1 && broken.stderr.contains("not JSON"), "{broken:?}");

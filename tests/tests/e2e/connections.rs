@@ -56,7 +56,9 @@ async fn clients_that_do_not_read_are_closed_and_block_no_others() {
 /// Starts a submission with a body of [`BODY`] bytes, and sends the first `sent` bytes of the body.
 async fn start_body(to: SocketAddr, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
-    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n");
+    let head = format!(
+        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n"
+    );
     let request = [head.as_bytes(), &vec![b' '; sent]].concat();
     stream.write_all(&request).await.expect("the server reads");
     stream
@@ -73,7 +75,8 @@ async fn body_beyond_the_memory_limit_is_refused_before_it_is_sent() {
     let begun = Instant::now();
     loop {
         let ready = world.get("/readyz").await.json();
-        let bodies = ready["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "body_bytes").unwrap();
+        let bodies =
+            ready["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "body_bytes").unwrap();
         if bodies["length"] == 128 * (BODY - 1) {
             break;
         }

@@ -12,7 +12,10 @@ fn call(world: &World, path: &str) -> Value {
 #[tokio::test]
 async fn request_arrives_byte_for_byte_with_its_identifiers() {
     let world = World::start().await;
-    world.receiver.script("/hook", [Reply::status(201).header("content-type", "application/json").body(r#"{"received": true}"#)]);
+    world.receiver.script(
+        "/hook",
+        [Reply::status(201).header("content-type", "application/json").body(r#"{"received": true}"#)],
+    );
     let body = "{\"n\": 12345678901234567890.10, \"a\":[1 ,2], \"s\":\"\\u00e9 é \\/\", \"n\":null}";
     let task = format!(
         r#"{{"kind": "http", "payload": {{"method": "PUT", "url": "{}", "headers": {{"X-Shop": "7", "authorization": "Bearer s"}}, "body": {body}}}}}"#,
@@ -21,12 +24,18 @@ async fn request_arrives_byte_for_byte_with_its_identifiers() {
     let task = world.post_with("/v1/tasks", &[], &task).await.json();
     let task = world.ended(&task).await;
     assert_eq!(task["status"], "succeeded");
-    assert_eq!((&task["result"]["status"], &task["result"]["body"]), (&json!(201), &json!({"received": true})));
+    assert_eq!(
+        (&task["result"]["status"], &task["result"]["body"]),
+        (&json!(201), &json!({"received": true}))
+    );
     let [request] = world.receiver.received("/hook").try_into().expect("one request");
     assert_eq!((request.method.as_str(), &request.body[..]), ("PUT", body.as_bytes()));
     assert_eq!((request.header("x-shop"), request.header("authorization")), ("7", "Bearer s"));
     assert_eq!((request.header("content-type"), request.header("nobat-attempt")), ("application/json", "1"));
-    assert_eq!((request.header("nobat-task-id"), request.header("idempotency-key")), (text(&task["id"]), text(&task["id"])));
+    assert_eq!(
+        (request.header("nobat-task-id"), request.header("idempotency-key")),
+        (text(&task["id"]), text(&task["id"]))
+    );
     world.end().await;
 }
 
@@ -35,11 +44,17 @@ async fn failing_server_is_retried_with_the_same_key() {
     let world = World::start().await;
     world.receiver.script("/hook", [503, 429, 200].map(Reply::status));
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
-    assert_eq!((&task["status"], &task["attempt"], &task["error"]), (&json!("succeeded"), &json!(3), &Value::Null));
+    assert_eq!(
+        (&task["status"], &task["attempt"], &task["error"]),
+        (&json!("succeeded"), &json!(3), &Value::Null)
+    );
     assert_eq!(attempts(&task, "/outcome"), ["failed", "failed", "succeeded"]);
     assert_eq!(attempts(&task, "/error/code"), ["http_503", "http_429", "-"]);
     let requests = world.receiver.received("/hook");
-    assert_eq!(requests.iter().map(|request| request.header("nobat-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert_eq!(
+        requests.iter().map(|request| request.header("nobat-attempt")).collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
     assert!(requests.iter().all(|request| request.header("idempotency-key") == text(&task["id"])));
     world.end().await;
 }
@@ -60,7 +75,10 @@ async fn client_error_is_not_retried() {
     let world = World::start().await;
     world.receiver.script("/hook", [404, 200].map(Reply::status));
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
-    assert_eq!((&task["status"], &task["attempt"], &task["error"]["code"]), (&json!("failed"), &json!(1), &json!("http_404")));
+    assert_eq!(
+        (&task["status"], &task["attempt"], &task["error"]["code"]),
+        (&json!("failed"), &json!(1), &json!("http_404"))
+    );
     assert_eq!(world.receiver.received("/hook").len(), 1);
     world.end().await;
 }
@@ -130,7 +148,11 @@ async fn tasks_that_create_each_other_end_at_the_hop_limit() {
     world.ended(&through("3").await.json()).await;
     world.receiver.wait_for("/done", 1).await;
     for path in ["/on", "/done"] {
-        assert_eq!(world.receiver.received(path)[0].header("nobat-hops"), "4", "a task submitted with this value is refused");
+        assert_eq!(
+            world.receiver.received(path)[0].header("nobat-hops"),
+            "4",
+            "a task submitted with this value is refused"
+        );
     }
     for task in world.tasks("").await {
         world.ended(&task).await;

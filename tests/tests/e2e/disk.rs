@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 /// More handles than a story uses.
 const ENOUGH_HANDLES: usize = 1_024;
 
-/// Submits tasks concurrently, and returns the accepted ones and the number of refused ones. Refusals must carry `retry-after`.
+/// Submits tasks concurrently, and returns the accepted ones and the number of refused ones. Refusals must
+/// carry `retry-after`.
 async fn submit(world: &World) -> (Vec<Value>, usize) {
     let task = json!({"kind": "noop"});
     let answers = join_all((0..8).map(|_| world.post("/v1/tasks", &task))).await;
@@ -35,7 +36,8 @@ async fn wait_for_readiness(world: &World, status: u16) -> Value {
     }
 }
 
-/// Kills the program, lets SQLite check the file, and starts the program again. All these tasks must then succeed.
+/// Kills the program, lets SQLite check the file, and starts the program again. All these tasks must then
+/// succeed.
 async fn check_tasks_after_kill(world: &mut World, accepted: &[Value]) {
     world.kill().await;
     let verdict: String = world.file().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
@@ -53,7 +55,8 @@ async fn check_recovery_from(fault: Fault) {
     let gate = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
     let before = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
-    let running = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
+    let running =
+        world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
     world.receiver.wait_for("/hook", 1).await;
 
     world.disk().fail(fault);
@@ -67,7 +70,10 @@ async fn check_recovery_from(fault: Fault) {
     assert!(refused > 0, "the fault refused no submission");
     assert_eq!(world.get("/healthz").await.status, 200);
     let unready = wait_for_readiness(&world, 503).await;
-    assert_eq!((&unready["status"], &unready["cause"]), (&json!("unavailable"), &json!("store_write_failed")));
+    assert_eq!(
+        (&unready["status"], &unready["cause"]),
+        (&json!("unavailable"), &json!("store_write_failed"))
+    );
     assert_eq!(world.task(&before).await, before, "stored tasks can be read");
 
     world.disk().heal();
@@ -102,7 +108,8 @@ async fn start_on_an_unwritable_disk_fails_with_the_reason() {
     let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     world.stop().await;
-    for (fault, word) in [(Fault::Full, "disk"), (Fault::ReadOnly, "Read-only"), (Fault::Broken, "I/O error")] {
+    for (fault, word) in [(Fault::Full, "disk"), (Fault::ReadOnly, "Read-only"), (Fault::Broken, "I/O error")]
+    {
         world.disk().fail(fault);
         let error = world.try_to_go_on().await.expect_err("the file cannot be written").to_string();
         assert!(error.contains("the file cannot be") && error.contains(word), "{fault:?}: {error}");
@@ -124,7 +131,8 @@ async fn excess_connections_block_others_only_while_they_are_open() {
     }
     let address = world.address();
     let post = || exchange(address, "POST", "/v1/tasks", &[], r#"{"kind": "noop"}"#);
-    // Half of the handles are reserved for files and calls. The server closes connections beyond the other half.
+    // Half of the handles are reserved for files and calls. The server closes connections beyond the other
+    // half.
     assert!(post().await.is_err(), "the open connections use up the limit");
     drop(crowd);
     let mut accepted = vec![before];

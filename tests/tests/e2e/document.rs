@@ -8,10 +8,13 @@ async fn readiness_shows_every_queue_with_its_limits() {
     let ready = world.get("/readyz").await.json();
     let queues = ready["queues"].as_array().unwrap();
     let names: Vec<&str> = queues.iter().map(|queue| queue["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["write", "read_record", "read_task", "read_scan", "body_bytes", "key_lookup", "endpoint_test"]);
+    assert_eq!(
+        names,
+        ["write", "read_record", "read_task", "read_scan", "body_bytes", "key_lookup", "endpoint_test"]
+    );
     for queue in queues {
-        let [length, limit, of_tenant, refused] =
-            ["length", "limit", "tenant_limit", "refused"].map(|field| queue[field].as_u64().unwrap_or_else(|| panic!("{queue}")));
+        let [length, limit, of_tenant, refused] = ["length", "limit", "tenant_limit", "refused"]
+            .map(|field| queue[field].as_u64().unwrap_or_else(|| panic!("{queue}")));
         assert!(length <= limit && of_tenant <= limit && limit > 0 && refused == 0, "{queue}");
     }
     world.end().await;

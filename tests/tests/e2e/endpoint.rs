@@ -64,7 +64,10 @@ async fn endpoint_headers_and_secrets_apply_to_all_its_calls() {
     let shown = world.get(PATH).await.text().clone();
     assert!(!shown.contains("hunter2") && !shown.contains("whsec_"), "{shown}");
     let listed = world.get("/v1/endpoints").await.json();
-    assert_eq!((&listed["data"][0]["name"], &listed["data"][0]["headers"]), (&json!("billing"), &json!({"authorization": null})));
+    assert_eq!(
+        (&listed["data"][0]["name"], &listed["data"][0]["headers"]),
+        (&json!("billing"), &json!({"authorization": null}))
+    );
     world.end().await;
 }
 
@@ -79,14 +82,22 @@ async fn waiting_task_uses_the_endpoint_configuration_at_its_start() {
     world.receiver.script("/v2/late", [Reply::status(500), Reply::status(200)]);
     put_endpoint(&world, json!({"url": world.receiver.url("/v2"), "retry": {"delays": [0.1]}})).await;
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], world.receiver.received("/v2/late").len()), (&json!("succeeded"), 2), "{task:#}");
+    assert_eq!(
+        (&task["status"], world.receiver.received("/v2/late").len()),
+        (&json!("succeeded"), 2),
+        "{task:#}"
+    );
     world.end().await;
 }
 
 #[tokio::test]
 async fn configured_statuses_decide_success_and_retry() {
     let world = World::start().await;
-    put_endpoint(&world, json!({"success_statuses": ["200-299", "404"], "retry_statuses": [">=500", "!501"]})).await;
+    put_endpoint(
+        &world,
+        json!({"success_statuses": ["200-299", "404"], "retry_statuses": [">=500", "!501"]}),
+    )
+    .await;
     for (path, replies, status, outcomes) in [
         ("/gone-already", vec![Reply::status(404)], "succeeded", vec!["succeeded"]),
         ("/not-made", vec![Reply::status(501)], "failed", vec!["failed"]),
@@ -104,7 +115,11 @@ async fn configured_statuses_decide_success_and_retry() {
     let mut own = call("/own");
     own["payload"]["success_statuses"] = json!(["418"]);
     world.receiver.script("/api/own", [Reply::status(418)]);
-    assert_eq!(world.ended(&world.submit(&own).await).await["status"], "succeeded", "a task can set its own success statuses");
+    assert_eq!(
+        world.ended(&world.submit(&own).await).await["status"],
+        "succeeded",
+        "a task can set its own success statuses"
+    );
     world.end().await;
 }
 
@@ -125,7 +140,10 @@ async fn gone_endpoint_holds_its_tasks_until_it_is_resumed() {
     held(&world, &second, "endpoint_gone").await;
     assert_eq!(world.receiver.received("/api/hook").len(), 1, "a gone endpoint is not called again");
     let audit = world.get("/v1/audit").await.json();
-    assert_eq!((&audit["data"][0]["action"], &audit["data"][0]["actor"]), (&json!("endpoint.gone"), &json!("worker")));
+    assert_eq!(
+        (&audit["data"][0]["action"], &audit["data"][0]["actor"]),
+        (&json!("endpoint.gone"), &json!("worker"))
+    );
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.json()["gone"], false);
     for task in [first, second] {
         assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -142,7 +160,10 @@ async fn second_410_fails_the_task_and_not_the_endpoint() {
     held(&world, &task, "endpoint_gone").await;
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["http_410".to_owned(); 2]));
+    assert_eq!(
+        (&task["status"], attempts(&task, "/error/code")),
+        (&json!("failed"), vec!["http_410".to_owned(); 2])
+    );
     assert_eq!(world.get(PATH).await.json()["gone"], false);
     world.end().await;
 }
@@ -158,7 +179,10 @@ async fn status_410_of_the_old_url_does_not_mark_the_endpoint_gone() {
     put_endpoint(&world, json!({"url": world.receiver.url("/v2")})).await;
     gate.open();
     assert_eq!(world.ended(&task).await["status"], "succeeded", "the next attempt calls the new URL");
-    assert_eq!((&world.get(PATH).await.json()["gone"], world.receiver.received("/v2/hook").len()), (&json!(false), 1));
+    assert_eq!(
+        (&world.get(PATH).await.json()["gone"], world.receiver.received("/v2/hook").len()),
+        (&json!(false), 1)
+    );
     world.end().await;
 }
 
@@ -166,7 +190,9 @@ async fn status_410_of_the_old_url_does_not_mark_the_endpoint_gone() {
 async fn repeated_retry_after_zero_causes_growing_pauses() {
     let world = World::start().await;
     put_endpoint(&world, json!({})).await;
-    world.receiver.script("/api/hook", [503, 503, 200].map(|status| Reply::status(status).header("retry-after", "0")));
+    world
+        .receiver
+        .script("/api/hook", [503, 503, 200].map(|status| Reply::status(status).header("retry-after", "0")));
     let task = world.ended(&world.submit(&call("/hook")).await).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
     let moment_of = |place: usize, field| moment(&task["attempts"][place], field);
@@ -187,7 +213,10 @@ async fn pause_holds_tasks_and_spends_no_attempt() {
             ("PUT", "/v1/queues/default".to_owned(), json!({"paused": true})),
             ("PUT", "/v1/queues/default".to_owned(), json!({"paused": false})),
         ),
-        (("PUT", "/v1/kinds/http".to_owned(), json!({"paused": true})), ("PUT", "/v1/kinds/http".to_owned(), json!({"paused": false}))),
+        (
+            ("PUT", "/v1/kinds/http".to_owned(), json!({"paused": true})),
+            ("PUT", "/v1/kinds/http".to_owned(), json!({"paused": false})),
+        ),
     ] {
         assert_eq!(world.ask(pause.0, &pause.1, &pause.2).await.json()["paused"], true);
         let task = world.submit(&call("/hook")).await;
@@ -227,7 +256,10 @@ async fn a_rate_is_kept_by_all_tasks_of_a_key() {
     }
     starts.sort();
     for window in starts.windows(6) {
-        assert!(window[5].since(window[0]) >= Duration::from_millis(980), "six starts within a second: {starts:?}");
+        assert!(
+            window[5].since(window[0]) >= Duration::from_millis(980),
+            "six starts within a second: {starts:?}"
+        );
     }
     world.end().await;
 }
@@ -263,20 +295,26 @@ async fn retry_after_holds_all_endpoint_tasks_and_costs_no_attempt() {
     held(&world, &second, "retry_after").await;
     assert_eq!(world.receiver.received("/api/other").len(), 0);
     let first = world.ended(&first).await;
-    assert_eq!((&first["status"], &first["attempt"]), (&json!("succeeded"), &json!(1)), "the only attempt succeeds");
+    assert_eq!(
+        (&first["status"], &first["attempt"]),
+        (&json!("succeeded"), &json!(1)),
+        "the only attempt succeeds"
+    );
     assert!(moment(&first["attempts"][1], "started_at") >= moment(&until["held"], "until"));
     assert_eq!(world.ended(&second).await["status"], "succeeded");
     world.end().await;
 }
 
-/// An endpoint that is resumed, one with a new URL, and a limit key and a queue with higher limits: each releases its held tasks.
+/// An endpoint that is resumed, one with a new URL, and a limit key and a queue with higher limits: each
+/// releases its held tasks.
 #[tokio::test]
 async fn configuration_changes_and_resume_release_held_tasks() {
     let world = World::start().await;
     world.receiver.script("/api/busy", [Reply::status(503).header("retry-after", "600"), Reply::status(200)]);
     world.receiver.script("/api/moved", [Reply::status(503).header("retry-after", "600")]);
     world.receiver.script("/api/down", [500, 200].map(Reply::status));
-    let (mut here, mut there) = (json!({"url": world.receiver.url("/api")}), json!({"url": world.receiver.url("/v2")}));
+    let (mut here, mut there) =
+        (json!({"url": world.receiver.url("/api")}), json!({"url": world.receiver.url("/v2")}));
     for endpoint in [&mut here, &mut there] {
         endpoint["circuit_breaker"] = json!({"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600});
     }
@@ -303,7 +341,10 @@ async fn configuration_changes_and_resume_release_held_tasks() {
     }
 
     for name in ["busy", "down"] {
-        assert_eq!(world.ask("POST", &format!("/v1/endpoints/{name}/resume"), &Value::Null).await.status, 200);
+        assert_eq!(
+            world.ask("POST", &format!("/v1/endpoints/{name}/resume"), &Value::Null).await.status,
+            200
+        );
     }
     put("/v1/endpoints/moved".to_owned(), &there).await;
     put("/v1/limits/slow".to_owned(), &json!({"rate": 1000})).await;
@@ -338,7 +379,11 @@ async fn pausing_a_queue_or_kind_keeps_its_limits() {
 #[tokio::test]
 async fn task_success_statuses_do_not_hide_failures_from_breaker() {
     let world = World::start().await;
-    put_endpoint(&world, json!({"circuit_breaker": {"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600}})).await;
+    put_endpoint(
+        &world,
+        json!({"circuit_breaker": {"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600}}),
+    )
+    .await;
     world.receiver.script("/api/hook", [Reply::status(503)]);
     let mut task = call("/hook");
     task["payload"]["success_statuses"] = json!([">=100"]);
@@ -374,7 +419,9 @@ async fn endpoint_can_be_tested_while_paused_and_limited() {
     let world = World::start().await;
     let besides = json!({"headers": {"authorization": "Bearer hunter2"}, "paused": true, "limits": {"rate": 1, "period": 3600}});
     let secret = put_endpoint(&world, besides).await["secret"].as_str().unwrap().to_owned();
-    world.receiver.script("/api/ping", [Reply::status(200).body("pong"), Reply::status(503), Reply::status(404)]);
+    world
+        .receiver
+        .script("/api/ping", [Reply::status(200).body("pong"), Reply::status(503), Reply::status(404)]);
     let test = async |call: Value| world.post(&format!("{PATH}/test"), &call).await.json();
     let exchange = test(json!({"path": "/ping", "headers": {"x-a": "b"}, "body": {"order": 7}})).await;
     assert_eq!(
@@ -384,23 +431,53 @@ async fn endpoint_can_be_tested_while_paused_and_limited() {
     let (request, shown) = (world.receiver.received("/api/ping").remove(0), &exchange["request"]);
     assert_eq!(request.header("webhook-signature"), expected(&request, &[&secret]));
     assert_eq!((request.header("authorization"), request.json()), ("Bearer hunter2", json!({"order": 7})));
-    assert_eq!((&shown["url"], &shown["body"]), (&json!(world.receiver.url("/api/ping")), &json!(r#"{"order":7}"#)));
+    assert_eq!(
+        (&shown["url"], &shown["body"]),
+        (&json!(world.receiver.url("/api/ping")), &json!(r#"{"order":7}"#))
+    );
     assert_eq!((&shown["headers"]["authorization"], &shown["headers"]["x-a"]), (&json!(null), &json!("b")));
     assert_eq!(shown["headers"]["webhook-signature"], request.header("webhook-signature"));
     for (code, retry) in [("http_503", true), ("http_404", false)] {
         let exchange = test(json!({"path": "/ping"})).await;
-        assert_eq!((&exchange["error"]["code"], &exchange["error"]["retry"]), (&json!(code), &json!(retry)), "{exchange:#}");
+        assert_eq!(
+            (&exchange["error"]["code"], &exchange["error"]["retry"]),
+            (&json!(code), &json!(retry)),
+            "{exchange:#}"
+        );
     }
-    assert_eq!(world.receiver.received("/api/ping")[1].json()["type"], "nobat.test", "the default body is a sample");
-    let refused = world.post(&format!("{PATH}/test"), &json!({"url": "http://127.0.0.1/", "path": "/../a"})).await;
-    let pointers: Vec<_> = refused.json()["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
+    assert_eq!(
+        world.receiver.received("/api/ping")[1].json()["type"],
+        "nobat.test",
+        "the default body is a sample"
+    );
+    let refused =
+        world.post(&format!("{PATH}/test"), &json!({"url": "http://127.0.0.1/", "path": "/../a"})).await;
+    let pointers: Vec<_> =
+        refused.json()["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
     assert_eq!((refused.status, pointers), (422, vec![json!("/url"), json!("/path")]));
-    assert_eq!(world.post("/v1/endpoints/other/test", &json!({})).await.problem(), (404, "endpoint_not_found".to_owned()));
+    assert_eq!(
+        world.post("/v1/endpoints/other/test", &json!({})).await.problem(),
+        (404, "endpoint_not_found".to_owned())
+    );
     assert_eq!(world.tasks("").await.len(), 0);
 
-    assert_eq!(world.ask("PUT", PATH, &json!({"url": world.receiver.url("/api"), "batch": {"per_item_results": true}})).await.status, 200);
+    assert_eq!(
+        world
+            .ask(
+                "PUT",
+                PATH,
+                &json!({"url": world.receiver.url("/api"), "batch": {"per_item_results": true}})
+            )
+            .await
+            .status,
+        200
+    );
     test(json!({"path": "/many", "body": 1})).await;
-    assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "the test has the format of a batch");
+    assert_eq!(
+        world.receiver.received("/api/many")[0].json()[0]["body"],
+        1,
+        "the test has the format of a batch"
+    );
     world.end().await;
 }
 
@@ -414,7 +491,8 @@ async fn submit_many(world: &World, path: &str) -> Vec<Value> {
     tasks
 }
 
-/// Returns how many tasks started before their next check would have come. All of them must succeed at their first counted attempt.
+/// Returns how many tasks started before their next check would have come. All of them must succeed at their
+/// first counted attempt.
 async fn count_started_early(world: &World, held: &[Value]) -> usize {
     let mut sooner = 0;
     for before in held {
@@ -422,7 +500,8 @@ async fn count_started_early(world: &World, held: &[Value]) -> usize {
         assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
         let last = task["attempts"].as_array().unwrap().last().unwrap();
         // A task that is being checked at this moment is not held.
-        let is_sooner = before["held"].is_null() || moment(last, "started_at") < moment(&before["held"], "until");
+        let is_sooner =
+            before["held"].is_null() || moment(last, "started_at") < moment(&before["held"], "until");
         sooner += usize::from(is_sooner);
     }
     sooner
@@ -436,12 +515,20 @@ async fn resume_wakes_many_paused_tasks() {
     let next_check_in = |task: &Value| moment(&task["held"], "until").since(moment(task, "created_at"));
     for task in &tasks {
         // After several checks, the next one comes only some seconds later.
-        world.until(task, |task| task["held"]["reason"] == "paused" && next_check_in(task) > Duration::from_secs(5)).await;
+        world
+            .until(task, |task| {
+                task["held"]["reason"] == "paused" && next_check_in(task) > Duration::from_secs(5)
+            })
+            .await;
     }
     let held = join_all(tasks.iter().map(|task| world.task(task))).await;
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
     let sooner = count_started_early(&world, &held).await;
-    assert!(sooner * 10 > tasks.len() * 9, "{sooner} of {} tasks started before their next check", tasks.len());
+    assert!(
+        sooner * 10 > tasks.len() * 9,
+        "{sooner} of {} tasks started before their next check",
+        tasks.len()
+    );
     world.end().await;
 }
 
@@ -457,7 +544,11 @@ async fn gone_or_deleted_endpoint_holds_many_tasks_and_loses_none() {
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
     let tasks = join_all(tasks.iter().map(|task| world.task(task))).await;
     assert!(tasks.iter().all(|task| !has_ended(task)));
-    let next = tasks.iter().filter(|task| !task["held"].is_null()).min_by_key(|task| moment(&task["held"], "until")).unwrap();
+    let next = tasks
+        .iter()
+        .filter(|task| !task["held"].is_null())
+        .min_by_key(|task| moment(&task["held"], "until"))
+        .unwrap();
     held(&world, next, "endpoint_missing").await;
     world.receiver.script("/api/moved", [Reply::status(200)]);
     put_endpoint(&world, json!({})).await;

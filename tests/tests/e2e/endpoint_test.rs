@@ -14,7 +14,8 @@ async fn concurrent_endpoint_tests_are_limited() {
         let endpoint = json!({"url": world.receiver.url(&format!("/{name}")), "limits": {"concurrency": 1}});
         assert_eq!(world.ask("PUT", &format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
     }
-    let test = async |name: &str| world.post(&format!("/v1/endpoints/{name}/test"), &json!({"path": "/"})).await;
+    let test =
+        async |name: &str| world.post(&format!("/v1/endpoints/{name}/test"), &json!({"path": "/"})).await;
     let crowd = join_all((0..20).map(|_| test("one")));
     let rest = async {
         world.receiver.wait_for("/one/", 2).await;
@@ -34,7 +35,10 @@ async fn concurrent_endpoint_tests_are_limited() {
     assert_eq!(crowd.iter().filter(|answer| answer.status == 200).count(), 2);
     assert!(others.iter().all(|answer| answer.status == 200));
     for refused in crowd.iter().filter(|answer| answer.status != 200).chain([&last]) {
-        assert_eq!((refused.problem(), refused.header("retry-after")), ((429, "too_many_tests".to_owned()), "1"));
+        assert_eq!(
+            (refused.problem(), refused.header("retry-after")),
+            ((429, "too_many_tests".to_owned()), "1")
+        );
     }
     assert_eq!(world.receiver.received("/one/").len(), 2, "refused tests are not sent");
     assert_eq!(test("five").await.status, 200, "ended tests make room for new ones");

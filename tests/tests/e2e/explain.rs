@@ -64,11 +64,20 @@ async fn paused_task_explains_its_pauses_and_the_next_check() {
     put(&world, "/v1/queues/default", json!({"paused": true})).await;
     let task = world.submit(&call("/hook")).await;
     let held = wait_for_code(&world, &task, "paused").await;
-    assert_eq!((&held["blocked_by"], &held["status"]), (&json!({"type": "queue", "name": "default"}), &json!("held")));
-    assert_eq!(reason(&held), format!("queue default is paused; the task tries again at {}", held["until"].as_str().unwrap()));
+    assert_eq!(
+        (&held["blocked_by"], &held["status"]),
+        (&json!({"type": "queue", "name": "default"}), &json!("held"))
+    );
+    assert_eq!(
+        reason(&held),
+        format!("queue default is paused; the task tries again at {}", held["until"].as_str().unwrap())
+    );
 
     assert_eq!(world.post(&format!("{ENDPOINT}/pause"), &json!({})).await.status, 200);
-    assert!(reason(&wait_for_code(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
+    assert!(
+        reason(&wait_for_code(&world, &task, "paused").await)
+            .starts_with("queue default and endpoint billing are paused")
+    );
     put(&world, "/v1/queues/default", json!({"paused": false})).await;
     let held = wait_for_code(&world, &task, "paused").await;
     assert_eq!(held["blocked_by"], json!({"type": "endpoint", "name": "billing"}));
@@ -93,7 +102,9 @@ async fn rate_limited_task_explains_its_rate_and_start_time() {
     let until = held["until"].as_str().unwrap();
     assert_eq!(
         reason(&held),
-        format!("limit key customer-42 has a rate of 1 every 60 s, with 1 starts reserved ahead; its start is reserved for {until}")
+        format!(
+            "limit key customer-42 has a rate of 1 every 60 s, with 1 starts reserved ahead; its start is reserved for {until}"
+        )
     );
     let limiter = world.get("/v1/limits/customer-42").await.json();
     let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
@@ -112,14 +123,18 @@ async fn circuit_breaker_shows_its_state_and_changes() {
     let task = world.submit(&call("/down")).await;
     let held = wait_for_code(&world, &task, "circuit_open").await;
     assert_eq!((&held["attempt"], &held["error"]["code"]), (&json!(3), &json!("http_500")));
-    assert!(reason(&held).starts_with("the circuit breaker of endpoint billing has been open since "), "{held:#}");
+    assert!(
+        reason(&held).starts_with("the circuit breaker of endpoint billing has been open since "),
+        "{held:#}"
+    );
     let open = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
     assert_eq!((&open["state"], &open["changes"][0]["to"]), (&json!("open"), &json!("open")));
     assert_eq!((&open["since"], open["next_probe"].is_string()), (&open["changes"][0]["at"], true));
 
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     let begun = Instant::now();
-    // The report of an attempt to the limiter is a separate write, which may come a moment after the task's end.
+    // The report of an attempt to the limiter is a separate write, which may come a moment after the task's
+    // end.
     let closed = loop {
         let breaker = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
         if breaker["state"] == "closed" {
@@ -127,12 +142,21 @@ async fn circuit_breaker_shows_its_state_and_changes() {
         }
         assert!(begun.elapsed() < PATIENCE, "{breaker:#}");
     };
-    let changes: Vec<&str> = closed["changes"].as_array().unwrap().iter().map(|change| change["to"].as_str().unwrap()).collect();
-    assert_eq!((changes, &closed["since"]), (vec!["open", "half_open", "closed"], &closed["changes"][2]["at"]));
+    let changes: Vec<&str> =
+        closed["changes"].as_array().unwrap().iter().map(|change| change["to"].as_str().unwrap()).collect();
+    assert_eq!(
+        (changes, &closed["since"]),
+        (vec!["open", "half_open", "closed"], &closed["changes"][2]["at"])
+    );
     world.stop().await;
     let log = world.log();
     for state in ["open", "half_open", "closed"] {
-        let told = log.lines().filter(|line| line.contains("endpoint/billing") && line.contains(&format!(r#""state":"{state}""#))).count();
+        let told = log
+            .lines()
+            .filter(|line| {
+                line.contains("endpoint/billing") && line.contains(&format!(r#""state":"{state}""#))
+            })
+            .count();
         assert_eq!(told, 1, "{state}: {log}");
     }
     world.go_on().await;
@@ -148,10 +172,14 @@ async fn scheduled_and_retrying_tasks_explain_their_start_time() {
     assert_eq!((&explanation["code"], &explanation["until"]), (&json!("scheduled"), &json!(at)));
     assert_eq!(reason(&explanation), format!("it is due at {at}"));
 
-    let retrying = world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
+    let retrying =
+        world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
     let explanation = wait_for_code(&world, &retrying, "backoff").await;
     let until = explanation["until"].as_str().unwrap();
-    assert_eq!(reason(&explanation), format!("attempt 1 of 2 failed with noop_failed, and attempt 2 is made at {until}"));
+    assert_eq!(
+        reason(&explanation),
+        format!("attempt 1 of 2 failed with noop_failed, and attempt 2 is made at {until}")
+    );
     assert_eq!((&explanation["error"]["code"], &explanation["held"]), (&json!("noop_failed"), &Value::Null));
     for task in [scheduled, retrying] {
         cancel(&world, &task).await;
@@ -171,10 +199,16 @@ async fn running_and_concurrency_limited_tasks_are_explained() {
     let started = world.task(&first).await["started_at"].as_str().unwrap().to_owned();
     assert_eq!((&running["code"], &running["attempt"]), (&json!("running"), &json!(1)));
     let until = running["until"].as_str().unwrap();
-    assert_eq!(reason(&running), format!("attempt 1 of 4 has been running since {started}, under a lease until {until}"));
+    assert_eq!(
+        reason(&running),
+        format!("attempt 1 of 4 has been running since {started}, under a lease until {until}")
+    );
     let second = world.submit(&call("/quick")).await;
     let held = wait_for_code(&world, &second, "concurrency_limited").await;
-    assert!(reason(&held).starts_with("endpoint billing has a concurrency of 1, all of it in use; "), "{held:#}");
+    assert!(
+        reason(&held).starts_with("endpoint billing has a concurrency of 1, all of it in use; "),
+        "{held:#}"
+    );
     assert_eq!(world.get(ENDPOINT).await.json()["state"]["running"], 1);
     gate.open();
     assert_eq!(
@@ -192,13 +226,19 @@ async fn retry_after_hold_explains_its_endpoint_and_end() {
     let world = World::start().await;
     put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/hook", [Reply::status(503).header("retry-after", "60"), Reply::status(200)]);
-    let (first, other) =
-        (world.submit(&call("/hook")).await, json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/other"}}));
+    let (first, other) = (
+        world.submit(&call("/hook")).await,
+        json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/other"}}),
+    );
     wait_for_code(&world, &first, "retry_after").await;
     let other = world.submit(&other).await;
     let held = wait_for_code(&world, &other, "retry_after").await;
     let until = world.get(ENDPOINT).await.json()["state"]["paused_until"].as_str().unwrap().to_owned();
-    assert!(reason(&held).starts_with(&format!("the receiver asked for a pause of endpoint billing until {until}; ")), "{held:#}");
+    assert!(
+        reason(&held)
+            .starts_with(&format!("the receiver asked for a pause of endpoint billing until {until}; ")),
+        "{held:#}"
+    );
     for task in [first, other] {
         cancel(&world, &task).await;
     }
@@ -212,7 +252,10 @@ async fn queued_task_without_workers_is_explained() {
     let explanation = explain(&world, &task).await;
     assert_eq!((&explanation["code"], &explanation["status"]), (&json!("queued"), &json!("queued")));
     put(&world, "/v1/kinds/noop", json!({"paused": true})).await;
-    assert!(reason(&explain(&world, &task).await).ends_with("it will be held then, unless this changes: kind noop is paused"));
+    assert!(
+        reason(&explain(&world, &task).await)
+            .ends_with("it will be held then, unless this changes: kind noop is paused")
+    );
     let printed = world.run(&["explain", task["id"].as_str().unwrap()]).await;
     assert!(printed.code == 0 && printed.stdout.contains("kind noop is paused"), "{printed:?}");
     let printed = world.run(&["explain", task["id"].as_str().unwrap(), "--json"]).await;

@@ -7,7 +7,8 @@ async fn second_server_on_the_same_file_is_refused() {
     let data = world.data();
     let second = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
     assert_eq!(second.code, 1, "{second:?}");
-    let holder = format!("is in use by the nobat server at http://{} (process {})", world.address(), world.process());
+    let holder =
+        format!("is in use by the nobat server at http://{} (process {})", world.address(), world.process());
     assert!(second.stderr.contains(&holder) && second.stderr.contains("--data"), "{}", second.stderr);
     world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     world.end().await;
@@ -20,7 +21,8 @@ async fn a_file_of_a_newer_nobat_is_refused_and_left_as_it_is() {
     world.stop().await;
     let known: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     world.file().pragma_update(None, "user_version", known + 1).unwrap();
-    let oldest_reader = |version: i64| world.file().execute("UPDATE instance SET oldest_reader = ?1", [version]).unwrap();
+    let oldest_reader =
+        |version: i64| world.file().execute("UPDATE instance SET oldest_reader = ?1", [version]).unwrap();
     oldest_reader(known + 1);
     let data = world.data();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
@@ -40,7 +42,10 @@ async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     let mut world = World::start().await;
     world.stop().await;
     let other = world.folder().join("other.db");
-    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')").unwrap();
+    rusqlite::Connection::open(&other)
+        .unwrap()
+        .execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')")
+        .unwrap();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", other.to_str().unwrap()]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("of another program"), "{}", refused.stderr);
@@ -61,12 +66,16 @@ async fn ended_tasks_are_removed_after_the_retention() {
     world.stop().await;
     // The test cannot wait for a day, so it makes everything in the file two days older.
     let two_days = 2 * 24 * 3600 * 1000;
-    let aged = "UPDATE tasks SET seq = seq - (?1 << 20), created_at = created_at - ?1, ended_at = ended_at - ?1";
+    let aged =
+        "UPDATE tasks SET seq = seq - (?1 << 20), created_at = created_at - ?1, ended_at = ended_at - ?1";
     assert_eq!(world.file().execute(aged, [two_days]).unwrap(), 2);
     world.go_on_with(&["--retention-days", "1"]).await;
     let young = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     assert_eq!(world.get(&path(&old)).await.problem(), (404, "task_not_found".to_owned()));
-    assert_eq!(world.post(&format!("{}/replay", path(&old)), &json!({})).await.problem(), (404, "task_not_found".to_owned()));
+    assert_eq!(
+        world.post(&format!("{}/replay", path(&old)), &json!({})).await.problem(),
+        (404, "task_not_found".to_owned())
+    );
     assert_eq!(world.post(&format!("{}/cancel", path(&waiting)), &json!({})).await.status, 200);
     assert_eq!((world.task(&young).await, world.tasks("").await.len()), (young, 2));
     world.stop().await;
@@ -79,7 +88,12 @@ async fn ended_tasks_are_removed_after_the_retention() {
 #[tokio::test]
 async fn invalid_setting_is_refused_by_name() {
     let world = World::start().await;
-    for setting in [["--retention-days", "0"], ["--concurrency", "many"], ["--allow-private-networks", "home"], ["--listen", "here"]] {
+    for setting in [
+        ["--retention-days", "0"],
+        ["--concurrency", "many"],
+        ["--allow-private-networks", "home"],
+        ["--listen", "here"],
+    ] {
         let refused = world.run(&["serve", setting[0], setting[1]]).await;
         assert!(refused.code == 2 && refused.stderr.contains(setting[0]), "{refused:?}");
     }
@@ -88,7 +102,9 @@ async fn invalid_setting_is_refused_by_name() {
 
 /// Returns the names of files in the world's folder, without those of the world's own server.
 fn others(world: &World) -> Vec<String> {
-    let names = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let names = std::fs::read_dir(world.folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     names.filter(|name| !name.starts_with("nobat.db")).collect()
 }
 
@@ -100,7 +116,8 @@ async fn a_start_that_fails_for_its_address_or_key_leaves_no_file() {
     let second = world.run(&["serve", "--listen", &listen, "--data", data]).await;
     assert!(second.code == 1 && second.stderr.contains(&format!("cannot listen on {listen}")), "{second:?}");
     assert_eq!(others(&world), Vec::<String>::new());
-    let mistyped = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--master-key", "hunter2"]).await;
+    let mistyped =
+        world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--master-key", "hunter2"]).await;
     assert!(mistyped.code == 1 && mistyped.stderr.contains("NOBAT_MASTER_KEY"), "{mistyped:?}");
     assert_eq!(others(&world), Vec::<String>::new());
     world.end().await;
@@ -119,7 +136,10 @@ async fn an_idle_servers_file_holds_every_task_without_its_log() {
         assert_eq!(world.task(&task).await["status"], "succeeded");
     }
     std::fs::copy(world.data(), &copy).unwrap();
-    let copied = rusqlite::Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0));
+    let copied =
+        rusqlite::Connection::open(&copy)
+            .unwrap()
+            .query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0));
     assert_eq!(copied.unwrap(), 1);
     world.end().await;
 }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/events";
 
-/// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its secret.
+/// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its
+/// secret.
 async fn put_endpoint(world: &World, batch: Value, limiter: Value) -> String {
     let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "limits": limiter, "circuit_breaker": {"enabled": false}});
     let answer = world.ask("PUT", PATH, &endpoint).await;
@@ -37,7 +38,8 @@ async fn submit_all(world: &World, tasks: Vec<Value>) -> Vec<Value> {
 /// Returns the number of items in each request to that path, and the numbers of all items.
 fn sizes(world: &World, path: &str) -> (Vec<usize>, BTreeSet<u64>) {
     let received = world.receiver.received(path);
-    let items: Vec<Vec<Value>> = received.iter().map(|request| request.json().as_array().unwrap().clone()).collect();
+    let items: Vec<Vec<Value>> =
+        received.iter().map(|request| request.json().as_array().unwrap().clone()).collect();
     let numbers = items.iter().flatten().map(|item| item["number"].as_u64().unwrap()).collect();
     (items.iter().map(Vec::len).collect(), numbers)
 }
@@ -45,7 +47,8 @@ fn sizes(world: &World, path: &str) -> (Vec<usize>, BTreeSet<u64>) {
 #[tokio::test]
 async fn a_thousand_tasks_are_sent_in_about_ten_requests() {
     let world = World::start().await;
-    let secret = put_endpoint(&world, json!({"max_items": 100, "max_wait": 1}), json!({})).await.parse().unwrap();
+    let secret =
+        put_endpoint(&world, json!({"max_items": 100, "max_wait": 1}), json!({})).await.parse().unwrap();
     for task in submit_all(&world, (0..1_000).map(event).collect()).await {
         let task = world.ended(&task).await;
         assert_eq!(
@@ -55,13 +58,23 @@ async fn a_thousand_tasks_are_sent_in_about_ten_requests() {
         );
     }
     let (sizes, numbers) = sizes(&world, "/api/collect");
-    assert_eq!((sizes.iter().sum::<usize>(), numbers.len()), (1_000, 1_000), "each task is sent once: {sizes:?}");
+    assert_eq!(
+        (sizes.iter().sum::<usize>(), numbers.len()),
+        (1_000, 1_000),
+        "each task is sent once: {sizes:?}"
+    );
     assert!((10..=20).contains(&sizes.len()), "{sizes:?}");
     for request in world.receiver.received("/api/collect") {
         assert_eq!(request.header("nobat-batch-items"), request.json().as_array().unwrap().len().to_string());
-        assert_eq!((request.header("nobat-task-id"), request.header("webhook-id")), ("", request.header("idempotency-key")));
+        assert_eq!(
+            (request.header("nobat-task-id"), request.header("webhook-id")),
+            ("", request.header("idempotency-key"))
+        );
         let at = Timestamp::from_millis(request.header("webhook-timestamp").parse::<i64>().unwrap() * 1_000);
-        assert_eq!(request.header("webhook-signature"), signature([&secret], request.header("webhook-id"), at, &request.body));
+        assert_eq!(
+            request.header("webhook-signature"),
+            signature([&secret], request.header("webhook-id"), at, &request.body)
+        );
     }
     world.end().await;
 }
@@ -86,11 +99,18 @@ async fn failed_batch_request_fails_and_retries_each_task() {
     world.receiver.script("/api/collect", [Reply::status(503), Reply::status(200)]);
     for task in submit_all(&world, (0..3).map(event).collect()).await {
         let task = world.ended(&task).await;
-        assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
+        assert_eq!(
+            (&task["status"], attempts(&task, "/error/code")),
+            (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()])
+        );
     }
     assert_eq!(sizes(&world, "/api/collect").0, [3, 3]);
     let received = world.receiver.received("/api/collect");
-    assert_eq!(received[0].header("idempotency-key"), received[1].header("idempotency-key"), "the same tasks have the same key");
+    assert_eq!(
+        received[0].header("idempotency-key"),
+        received[1].header("idempotency-key"),
+        "the same tasks have the same key"
+    );
     assert_eq!(received[0].body, received[1].body, "the repeated request has the same body");
     world.end().await;
 }
@@ -106,7 +126,10 @@ async fn per_item_results_decide_each_tasks_outcome() {
         {"id": slow, "status": 503}, {"id": good, "status": 201, "body": {"made": 7}}, {"id": bad, "status": 422}, {"id": "other", "status": 200},
     ]});
     let second = json!({"results": [{"id": slow, "status": 200}]});
-    world.receiver.script("/api/collect", [first, second].map(|answer| Reply::status(200).body(answer.to_string()).behind(&gate)));
+    world.receiver.script(
+        "/api/collect",
+        [first, second].map(|answer| Reply::status(200).body(answer.to_string()).behind(&gate)),
+    );
     gate.open();
     let [good, bad, slow] = [&tasks[0], &tasks[1], &tasks[2]];
     let good = world.ended(good).await;
@@ -115,11 +138,19 @@ async fn per_item_results_decide_each_tasks_outcome() {
         (&json!("succeeded"), &json!(201), &json!(7))
     );
     let bad = world.ended(bad).await;
-    assert_eq!((&bad["status"], attempts(&bad, "/error/code")), (&json!("failed"), vec!["http_422".to_owned()]));
+    assert_eq!(
+        (&bad["status"], attempts(&bad, "/error/code")),
+        (&json!("failed"), vec!["http_422".to_owned()])
+    );
     let slow = world.ended(slow).await;
-    assert_eq!((&slow["status"], attempts(&slow, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
+    assert_eq!(
+        (&slow["status"], attempts(&slow, "/error/code")),
+        (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()])
+    );
     let requests = world.receiver.received("/api/collect");
-    let ids = |place: usize| requests[place].json().as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>();
+    let ids = |place: usize| {
+        requests[place].json().as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!((ids(0).len(), ids(1)), (3, vec![slow["id"].clone()]));
     assert_eq!(requests[1].json()[0]["body"], json!({"number": 2}));
     assert_eq!(requests[1].json()[0]["idempotency_key"], slow["id"]);
@@ -130,7 +161,10 @@ async fn per_item_results_decide_each_tasks_outcome() {
 async fn item_without_a_result_is_retried() {
     let world = World::start().await;
     put_endpoint(&world, json!({"max_items": 2, "max_wait": 60, "per_item_results": true}), json!({})).await;
-    world.receiver.script("/api/collect", [Reply::status(200).body(r#"{"results": []}"#), Reply::status(200).body("done")]);
+    world.receiver.script(
+        "/api/collect",
+        [Reply::status(200).body(r#"{"results": []}"#), Reply::status(200).body("done")],
+    );
     for task in submit_all(&world, (0..2).map(event).collect()).await {
         let task = world.ended(&task).await;
         assert_eq!(
@@ -149,7 +183,10 @@ async fn too_large_per_item_response_fails_the_attempt() {
     world.receiver.script("/api/collect", [Reply::status(200).body(long.to_string())]);
     let task = world.submit(&event(0)).await;
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["response_too_large".to_owned(); 2]));
+    assert_eq!(
+        (&task["status"], attempts(&task, "/error/code")),
+        (&json!("failed"), vec!["response_too_large".to_owned(); 2])
+    );
     world.end().await;
 }
 
@@ -162,14 +199,21 @@ async fn batching_tasks_are_held_and_can_be_canceled() {
         let held = world.until(task, |task| task["held"]["reason"] == "batching").await;
         assert_eq!(held["attempt"], 0);
     }
-    let canceled = world.post(&format!("/v1/tasks/{}/cancel", tasks[0]["id"].as_str().unwrap()), &json!({})).await.json();
+    let canceled = world
+        .post(&format!("/v1/tasks/{}/cancel", tasks[0]["id"].as_str().unwrap()), &json!({}))
+        .await
+        .json();
     assert_eq!(canceled["status"], "canceled");
     let last = submit_all(&world, vec![event(2), event(3)]).await;
     for task in [&tasks[1], &last[0], &last[1]] {
         assert_eq!(world.ended(task).await["status"], "succeeded");
     }
     let (sizes, numbers) = sizes(&world, "/api/collect");
-    assert_eq!((sizes, numbers), (vec![3], BTreeSet::from([1, 2, 3])), "a canceled task takes no place in the batch");
+    assert_eq!(
+        (sizes, numbers),
+        (vec![3], BTreeSet::from([1, 2, 3])),
+        "a canceled task takes no place in the batch"
+    );
     world.end().await;
 }
 
@@ -191,7 +235,8 @@ async fn next_member_leads_when_the_leader_is_canceled_or_held() {
         if hold {
             assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": true})).await.status, 200);
         } else {
-            let canceled = world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
+            let canceled =
+                world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
             assert_eq!(canceled.json()["status"], "canceled");
         }
         for task in others {
@@ -200,7 +245,8 @@ async fn next_member_leads_when_the_leader_is_canceled_or_held() {
             assert!(waited < Duration::from_millis(4_500), "hold: {hold}, {waited:?}: {task:#}");
         }
         if hold {
-            let canceled = world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
+            let canceled =
+                world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
             assert_eq!(canceled.json()["status"], "canceled");
         }
     }
@@ -228,7 +274,10 @@ async fn tasks_with_different_requests_are_not_batched() {
         assert_eq!(world.ended(&task).await["status"], "succeeded");
     }
     let received = world.receiver.received("/api/collect");
-    let mut kinds: Vec<_> = received.iter().map(|request| (request.method.as_str(), request.header("nobat-batch-items"))).collect();
+    let mut kinds: Vec<_> = received
+        .iter()
+        .map(|request| (request.method.as_str(), request.header("nobat-batch-items")))
+        .collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [("GET", ""), ("POST", ""), ("POST", "2"), ("PUT", "2")]);
     world.end().await;
@@ -250,12 +299,15 @@ async fn task_paused_by_its_queue_does_not_block_its_batch() {
     }
     world.until(&slow, |task| task["held"]["reason"] == "paused").await;
     assert_eq!(sizes(&world, "/api/collect"), (vec![2], BTreeSet::from([1, 2])));
-    assert_eq!(world.post(&format!("/v1/tasks/{}/cancel", slow["id"].as_str().unwrap()), &json!({})).await.json()["status"], "canceled");
+    assert_eq!(
+        world.post(&format!("/v1/tasks/{}/cancel", slow["id"].as_str().unwrap()), &json!({})).await.json()["status"],
+        "canceled"
+    );
     world.end().await;
 }
 
-/// A task that waits first for its own limit and then for its batch must keep its reservation. Otherwise only one task would start per
-/// batch wait, and these 200 tasks would take an hour.
+/// A task that waits first for its own limit and then for its batch must keep its reservation. Otherwise only
+/// one task would start per batch wait, and these 200 tasks would take an hour.
 #[tokio::test]
 async fn batched_tasks_start_at_the_rate_of_their_limit_key() {
     let world = World::start().await;
@@ -299,7 +351,11 @@ async fn batch_survives_kills_before_and_during_its_request() {
             (&json!("succeeded"), ["crashed", "succeeded"].map(String::from).to_vec())
         );
     }
-    assert_eq!(sizes(&world, "/api/collect"), (vec![3, 3], BTreeSet::from([0, 1, 2])), "the same batch is sent again");
+    assert_eq!(
+        sizes(&world, "/api/collect"),
+        (vec![3, 3], BTreeSet::from([0, 1, 2])),
+        "the same batch is sent again"
+    );
     gate.open();
     world.end().await;
 }
@@ -351,7 +407,10 @@ async fn status_410_for_a_batch_marks_the_endpoint_gone() {
     // This task gets its second 410, and the other its first.
     let after = world.submit(&event(1)).await;
     let before = world.ended(&before).await;
-    assert_eq!((&before["status"], attempts(&before, "/error/code")), (&json!("failed"), vec!["http_410".to_owned(); 2]));
+    assert_eq!(
+        (&before["status"], attempts(&before, "/error/code")),
+        (&json!("failed"), vec!["http_410".to_owned(); 2])
+    );
     world.until(&after, |task| task["held"]["reason"] == "endpoint_gone").await;
     assert_eq!(world.get(PATH).await.json()["gone"], true);
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
@@ -363,7 +422,9 @@ async fn status_410_for_a_batch_marks_the_endpoint_gone() {
 async fn retry_after_for_a_batch_holds_all_tasks_of_the_endpoint() {
     let world = World::start().await;
     put_endpoint(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
-    world.receiver.script("/api/collect", [Reply::status(429).header("retry-after", "2"), Reply::status(200)]);
+    world
+        .receiver
+        .script("/api/collect", [Reply::status(429).header("retry-after", "2"), Reply::status(200)]);
     let of = |key: &str| {
         let mut event = event(0);
         event["limit_key"] = json!(key);
@@ -372,14 +433,20 @@ async fn retry_after_for_a_batch_holds_all_tasks_of_the_endpoint() {
     let first = submit_all(&world, vec![of("a"), of("b")]).await;
     let mut until = Vec::new();
     for task in &first {
-        until.push(moment(&world.until(task, |task| task["held"]["reason"] == "retry_after").await["held"], "until"));
+        until.push(moment(
+            &world.until(task, |task| task["held"]["reason"] == "retry_after").await["held"],
+            "until",
+        ));
     }
     let later = submit_all(&world, vec![of("c"), of("d")]).await;
     for task in first.iter().chain(&later) {
         let task = world.ended(task).await;
         assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
         let last = task["attempts"].as_array().unwrap().last().unwrap();
-        assert!(moment(last, "finished_at") >= *until.iter().min().unwrap(), "no request is sent during the pause: {task:#}");
+        assert!(
+            moment(last, "finished_at") >= *until.iter().min().unwrap(),
+            "no request is sent during the pause: {task:#}"
+        );
     }
     world.end().await;
 }

@@ -20,7 +20,11 @@ async fn submit(world: &World, count: usize, delay: f64) -> Vec<Value> {
 async fn assert_all_succeed(world: &World, tasks: &[Value]) {
     for task in tasks {
         let task = world.ended(task).await;
-        assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
+        assert_eq!(
+            (&task["status"], attempts(&task, "/outcome").len()),
+            (&json!("succeeded"), 1),
+            "{task:#}"
+        );
     }
     assert_eq!(world.get(PATH).await.json()["state"]["circuit_breaker"]["state"], "closed");
 }
@@ -48,7 +52,8 @@ async fn idle_clients_leave_handles_for_calls() {
 #[tokio::test]
 async fn call_without_a_handle_is_held_and_spends_no_attempt() {
     const HANDLES: u32 = 100;
-    let mut world = World::with_handles(HANDLES, HANDLES, &[&OPEN[..], &["--concurrency", "128"]].concat()).await;
+    let mut world =
+        World::with_handles(HANDLES, HANDLES, &[&OPEN[..], &["--concurrency", "128"]].concat()).await;
     let gate = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
     let tasks = submit(&world, 100, 0.0).await;

@@ -44,7 +44,8 @@ async fn a_key_with_another_body_is_refused() {
 #[tokio::test]
 async fn invalid_request_does_not_use_up_its_key() {
     let world = World::start().await;
-    let refused = world.post_with("/v1/tasks", &[("idempotency-key", "k")], r#"{"kind": "noop", "delay": -1}"#).await;
+    let refused =
+        world.post_with("/v1/tasks", &[("idempotency-key", "k")], r#"{"kind": "noop", "delay": -1}"#).await;
     assert_eq!(refused.status, 422);
     let task = world.post_with("/v1/tasks", &[("idempotency-key", "k")], TASK).await;
     assert_eq!(task.status, 202);
@@ -63,7 +64,8 @@ async fn concurrent_requests_with_one_key_create_one_task() {
         assert!(answers.iter().all(|answer| answer.status == 202), "round {round}");
         let ids: BTreeSet<_> = answers.iter().map(|answer| answer.json()["id"].to_string()).collect();
         assert_eq!(ids.len(), 1, "round {round}");
-        let replayed = answers.iter().filter(|answer| answer.header("idempotency-replayed") == "true").count();
+        let replayed =
+            answers.iter().filter(|answer| answer.header("idempotency-replayed") == "true").count();
         assert_eq!(replayed, at_once - 1, "round {round}");
         world.ended(&answers[0].json()).await;
     }

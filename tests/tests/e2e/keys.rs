@@ -22,8 +22,17 @@ async fn reachable_server_does_not_start_without_a_key() {
     let serve = ["serve", "--listen", "0.0.0.0:0", "--data", data.to_str().unwrap()];
     let refused = world.run(&serve).await;
     assert!(refused.code != 0 && refused.stderr.contains("nobat keys create"), "{refused:?}");
-    let proxied =
-        world.run(&["serve", "--listen", "127.0.0.1:0", "--trusted-proxies", "127.0.0.1", "--data", data.to_str().unwrap()]).await;
+    let proxied = world
+        .run(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--trusted-proxies",
+            "127.0.0.1",
+            "--data",
+            data.to_str().unwrap(),
+        ])
+        .await;
     assert!(proxied.code != 0 && proxied.stderr.contains("nobat keys create"), "{proxied:?}");
     create_key(&world, &["--scopes", "admin"]).await;
     world.go_on_with(&["--trusted-proxies", "127.0.0.1"]).await;
@@ -39,16 +48,24 @@ async fn key_made_in_the_file_can_create_keys_on_the_server() {
     world.go_on_with(&OPEN).await;
     let with = async |key: &str, arguments: &[&str]| world.run(&[arguments, &["--key", key]].concat()).await;
     let url = format!("http://{}", world.address());
-    let made = with(&admin, &["keys", "create", "--url", &url, "--tenant", "acme", "--label", "the shop"]).await;
+    let made =
+        with(&admin, &["keys", "create", "--url", &url, "--tenant", "acme", "--label", "the shop"]).await;
     assert_eq!(made.code, 0, "{made:?}");
     let acme = made.stdout.trim();
     let submitted = with(acme, &["submit", "noop", "--json", "--wait"]).await;
     assert_eq!(submitted.code, 0, "{submitted:?}");
     let task: Value = serde_json::from_str(&submitted.stdout).unwrap();
     let listed = with(&admin, &["keys", "list", "--url", &url]).await;
-    assert!(listed.stdout.contains("the shop") && listed.stdout.contains(task["submitted_by"].as_str().unwrap()), "{listed:?}");
+    assert!(
+        listed.stdout.contains("the shop") && listed.stdout.contains(task["submitted_by"].as_str().unwrap()),
+        "{listed:?}"
+    );
     assert!(!listed.stdout.contains("nb_live_"), "{listed:?}");
-    assert_eq!(with(&admin, &["get", task["id"].as_str().unwrap()]).await.code, 3, "the scope admin does not include tasks:read");
+    assert_eq!(
+        with(&admin, &["get", task["id"].as_str().unwrap()]).await.code,
+        3,
+        "the scope admin does not include tasks:read"
+    );
     let id = task["submitted_by"].as_str().unwrap();
     let rotated = with(&admin, &["keys", "rotate", id, "--grace-period", "60", "--url", &url]).await;
     assert!(rotated.code == 0 && rotated.stdout.starts_with("nb_live_"), "{rotated:?}");
@@ -59,7 +76,12 @@ async fn key_made_in_the_file_can_create_keys_on_the_server() {
     assert!(refused.code == 3 && refused.stderr.contains("unauthorized"), "{refused:?}");
     assert_eq!(with(rotated.stdout.trim(), &["list"]).await.code, 0);
     let mistyped = with(&acme[..acme.len() - 1], &["list"]).await;
-    assert!(mistyped.code != 0 && mistyped.stderr.contains("mistyped") && !mistyped.stderr.contains(&acme[10..30]), "{mistyped:?}");
+    assert!(
+        mistyped.code != 0
+            && mistyped.stderr.contains("mistyped")
+            && !mistyped.stderr.contains(&acme[10..30]),
+        "{mistyped:?}"
+    );
     world.stop().await;
     for secret in [admin.as_str(), acme] {
         assert!(!world.log().contains(&secret["nb_live_".len()..]), "a key is in the log");
@@ -73,10 +95,14 @@ async fn keys_command_on_a_file_in_use_names_the_server() {
     let world = World::start().await;
     let (data, program, url) = (world.data(), Program::Nobat.path(), format!("http://{}", world.address()));
     // Without `NOBAT_URL`, which names the server.
-    let create = ["keys", "create", "--data", data.to_str().unwrap(), "--tenant", "acme", "--label", "the shop"];
+    let create =
+        ["keys", "create", "--data", data.to_str().unwrap(), "--tenant", "acme", "--label", "the shop"];
     let refused = run(&program, &create, None).await.unwrap();
     let command = format!("{} keys create --url {url} --tenant acme --label 'the shop'", program.display());
-    let expected = format!("is in use by the nobat server at {url} (process {}); run `{command}` instead", world.process());
+    let expected = format!(
+        "is in use by the nobat server at {url} (process {}); run `{command}` instead",
+        world.process()
+    );
     assert!(refused.code == 1 && refused.stderr.contains(&expected), "{refused:?}");
     assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
     let ran = tokio::process::Command::new("sh").args(["-c", &command]).output().await.unwrap();
@@ -133,7 +159,8 @@ async fn long_tasks_of_one_tenant_leave_workers_to_others() {
         let task = json!({"kind": "noop", "payload": {"sleep": sleep}, "timeout": 120});
         world.post_with("/v1/tasks", by, &task.to_string()).await.json()
     };
-    let ended = async |task: &Value| world.get_with(&format!("{}?wait=20", path(task)), &as_short).await.json();
+    let ended =
+        async |task: &Value| world.get_with(&format!("{}?wait=20", path(task)), &as_short).await.json();
     assert_eq!(ended(&submit(&as_short, 0.0).await).await["status"], "succeeded");
     let mut tasks = Vec::new();
     for _ in 0..40 {

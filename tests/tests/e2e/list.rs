@@ -7,7 +7,9 @@ async fn submit_seven(world: &World) -> Vec<Value> {
     let other = json!({"kind": "noop", "queue": "other", "payload": {"sleep": 0}});
     let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}});
     let mut tasks = Vec::new();
-    for task in [json!({"kind": "noop"}), dead.clone(), other.clone(), dead, call, other, json!({"kind": "noop"})] {
+    for task in
+        [json!({"kind": "noop"}), dead.clone(), other.clone(), dead, call, other, json!({"kind": "noop"})]
+    {
         tasks.push(world.ended(&world.submit(&task).await).await);
     }
     tasks
@@ -39,9 +41,16 @@ async fn tasks_are_found_by_status_queue_kind_and_time() {
     let tasks = submit_seven(&world).await;
     let third = moment(&tasks[2], "created_at");
     let count = async |filter: &str| world.tasks(&format!("{filter}&")).await.len();
-    assert_eq!((count("status=failed").await, count("status=succeeded").await, count("status=queued").await), (2, 5, 0));
-    assert_eq!((count("queue=other").await, count("kind=http").await, count("queue=other&kind=http").await), (2, 1, 0));
-    let (before, after) = (count(&format!("created_before={third}")).await, count(&format!("created_after={third}")).await);
+    assert_eq!(
+        (count("status=failed").await, count("status=succeeded").await, count("status=queued").await),
+        (2, 5, 0)
+    );
+    assert_eq!(
+        (count("queue=other").await, count("kind=http").await, count("queue=other&kind=http").await),
+        (2, 1, 0)
+    );
+    let (before, after) =
+        (count(&format!("created_before={third}")).await, count(&format!("created_after={third}")).await);
     assert_eq!(before + after, 7, "the moment itself belongs to `created_after`");
     let earlier = tasks.iter().filter(|task| moment(task, "created_at") < third).count();
     assert_eq!(before, earlier);
@@ -76,7 +85,8 @@ async fn cursor_of_another_list_is_refused() {
     submit_seven(&world).await;
     let page = world.get("/v1/tasks?limit=2&kind=noop").await.json();
     let cursor = page["next_cursor"].as_str().expect("a second page").to_owned();
-    let status = async |world: &World, query: String| world.get(&format!("/v1/tasks?{query}")).await.problem();
+    let status =
+        async |world: &World, query: String| world.get(&format!("/v1/tasks?{query}")).await.problem();
     let refused = (400, "invalid_cursor".to_owned());
     let forged = cursor.replace(|digit: char| digit.is_ascii_digit(), "0");
     assert_eq!(status(&world, format!("kind=noop&cursor={forged}")).await, refused, "forged");
@@ -84,19 +94,34 @@ async fn cursor_of_another_list_is_refused() {
     assert_eq!(status(&world, "cursor=7".to_owned()).await, refused, "not a cursor");
     world.kill().await;
     world.go_on().await;
-    assert_eq!(world.get(&format!("/v1/tasks?kind=noop&cursor={cursor}")).await.status, 200, "the cursor is valid after a restart");
+    assert_eq!(
+        world.get(&format!("/v1/tasks?kind=noop&cursor={cursor}")).await.status,
+        200,
+        "the cursor is valid after a restart"
+    );
     world.end().await;
 }
 
 #[tokio::test]
 async fn invalid_filter_is_refused_by_name() {
     let world = World::start().await;
-    for query in
-        ["limit=0", "limit=1000000", "limit=-1", "status=done", "kind=a%20b", "created_after=yesterday", "offset=10", "limit=1&limit=2"]
-    {
+    for query in [
+        "limit=0",
+        "limit=1000000",
+        "limit=-1",
+        "status=done",
+        "kind=a%20b",
+        "created_after=yesterday",
+        "offset=10",
+        "limit=1&limit=2",
+    ] {
         let answer = world.get(&format!("/v1/tasks?{query}")).await;
         let name = query.split('=').next().unwrap();
-        assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!(format!("?{name}"))), "{query}");
+        assert_eq!(
+            (answer.status, &answer.json()["errors"][0]["pointer"]),
+            (422, &json!(format!("?{name}"))),
+            "{query}"
+        );
     }
     world.end().await;
 }

@@ -10,15 +10,18 @@ use serde_json::{Value, json};
 const CONNECTIONS: usize = 100;
 /// Batches of 100 tasks of the noisy tenant. A page scans 1,000 tasks.
 const BATCHES: usize = 10;
-/// Number of quiet tenants. Each brings a key that the server has not seen, so that its submission looks up key, tenant and configuration.
-/// The test compares medians, so that a single stall of the disk does not fail it.
+/// Number of quiet tenants. Each brings a key that the server has not seen, so that its submission looks up
+/// key, tenant and configuration. The test compares medians, so that a single stall of the disk does not fail
+/// it.
 const QUIET: usize = 3;
 
-/// Creates a key with the key `admin`, or without one if `admin` is empty. Returns the `authorization` header.
+/// Creates a key with the key `admin`, or without one if `admin` is empty. Returns the `authorization`
+/// header.
 async fn create_key(world: &World, admin: &str, tenant: &str, scopes: &[&str]) -> String {
     let key = json!({"tenant": tenant, "scopes": scopes});
     let headers = [("authorization", admin)];
-    let created = world.post_with("/v1/keys", if admin.is_empty() { &[] } else { &headers }, &key.to_string()).await;
+    let created =
+        world.post_with("/v1/keys", if admin.is_empty() { &[] } else { &headers }, &key.to_string()).await;
     assert_eq!(created.status, 201, "{}", created.text());
     format!("Bearer {}", created.json()["key"].as_str().unwrap())
 }
@@ -43,23 +46,28 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
     let noisy = create_key(&world, &admin, "noisy", &["tasks:write", "tasks:read"]).await;
     let mut quiet = Vec::new();
     for number in 0..QUIET {
-        quiet.push(create_key(&world, &admin, &format!("quiet-{number}"), &["tasks:write", "tasks:read"]).await);
+        quiet.push(
+            create_key(&world, &admin, &format!("quiet-{number}"), &["tasks:write", "tasks:read"]).await,
+        );
     }
     // Labels make rows slow to read, so that lists wait for the store and not for the clients of this test.
-    let labels: serde_json::Map<_, _> = (0..10).map(|number| (format!("label-{number}"), json!("x".repeat(60)))).collect();
+    let labels: serde_json::Map<_, _> =
+        (0..10).map(|number| (format!("label-{number}"), json!("x".repeat(60)))).collect();
     let batch = json!({"tasks": vec![json!({"kind": "noop", "labels": labels}); 100]});
     for _ in 0..BATCHES {
         assert_eq!(timed(&world, &noisy, "POST", "/v1/tasks/batch", &batch).await.1.status, 202);
     }
 
-    let (is_over, answered, address) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), world.address());
+    let (is_over, answered, address) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), world.address());
     let flood = (0..CONNECTIONS).map(|_| {
         let (is_over, answered, noisy) = (Arc::clone(&is_over), Arc::clone(&answered), noisy.clone());
         tokio::spawn(async move {
             let mut times = Vec::new();
             while !is_over.load(Ordering::Relaxed) {
                 let begun = Instant::now();
-                let listed = exchange(address, "GET", "/v1/tasks?kind=nosuch", &[("authorization", &noisy)], "").await;
+                let listed =
+                    exchange(address, "GET", "/v1/tasks?kind=nosuch", &[("authorization", &noisy)], "").await;
                 let status = listed.unwrap_or_else(|error| panic!("{error}")).status;
                 assert!(matches!(status, 200 | 503), "{status}");
                 times.push(begun.elapsed());
@@ -93,7 +101,9 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
     }
     let count = noisy.len();
     let [noisy, post, read, list] = [noisy, posts, reads, lists].map(|mut times| median(&mut times));
-    println!("median of {count} lists of the noisy tenant {noisy:?}; of the quiet ones: POST {post:?}, GET {read:?}, list {list:?}");
+    println!(
+        "median of {count} lists of the noisy tenant {noisy:?}; of the quiet ones: POST {post:?}, GET {read:?}, list {list:?}"
+    );
     for (what, time) in [("submission", post), ("read", read), ("list", list)] {
         assert!(
             time < (noisy / 2).max(Duration::from_secs(1)),

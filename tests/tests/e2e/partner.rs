@@ -35,7 +35,11 @@ async fn connection_resets_are_retried_and_open_the_breaker() {
     let task = json!({"kind": "http", "endpoint": "resetting", "payload": {}});
     let first = world.submit(&task).await;
     let first = world.until(&first, |task| task["held"]["reason"] == "circuit_open").await;
-    assert_eq!(attempts(&first, "/error/code"), ["connection_reset"; 3], "each kind of reset has the same code");
+    assert_eq!(
+        attempts(&first, "/error/code"),
+        ["connection_reset"; 3],
+        "each kind of reset has the same code"
+    );
     for way in ["before the request", "before the answer", "within the answer"] {
         assert_eq!(partner.says().await, format!("reset {way}"));
     }
@@ -49,7 +53,11 @@ async fn connection_resets_are_retried_and_open_the_breaker() {
         assert_eq!(task["status"], "succeeded", "{task:#}");
         failed += attempts(&task, "/error/code").iter().filter(|code| *code == "connection_reset").count();
         for pair in task["attempts"].as_array().unwrap().windows(2) {
-            assert!(moment(&pair[1], "started_at").since(moment(&pair[0], "finished_at")) >= Duration::from_millis(200), "{task:#}");
+            assert!(
+                moment(&pair[1], "started_at").since(moment(&pair[0], "finished_at"))
+                    >= Duration::from_millis(200),
+                "{task:#}"
+            );
         }
     }
     // Three resets opened the circuit breaker, the others were probes.
@@ -72,7 +80,10 @@ async fn slow_response_fails_with_timeout_and_frees_the_worker() {
     assert_eq!(partner.says().await, "called /hook");
     let next = world.submit(&json!({"kind": "noop"})).await;
     let slow = world.ended(&slow).await;
-    assert_eq!((&slow["status"], attempts(&slow, "/error/code")), (&json!("failed"), vec!["timeout".to_owned()]));
+    assert_eq!(
+        (&slow["status"], attempts(&slow, "/error/code")),
+        (&json!("failed"), vec!["timeout".to_owned()])
+    );
     let attempt = &slow["attempts"][0];
     assert!(
         moment(attempt, "finished_at").since(moment(attempt, "started_at")) >= Duration::from_secs(2),
@@ -89,7 +100,12 @@ async fn slow_response_fails_with_timeout_and_frees_the_worker() {
 async fn slow_endpoint_does_not_block_other_endpoints() {
     let world = with_concurrency("2").await;
     let mut partner = Partner::start("drip.py", &[]).await;
-    put_endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 3600, "limits": {"concurrency": 1}})).await;
+    put_endpoint(
+        &world,
+        "dripping",
+        &json!({"url": partner.url(""), "timeout": 3600, "limits": {"concurrency": 1}}),
+    )
+    .await;
     let other = Receiver::start().await.unwrap();
     put_endpoint(&world, "quick", &json!({"url": other.url("")})).await;
     let mut slow = vec![world.submit(&call("dripping", "/hook")).await];
@@ -104,7 +120,8 @@ async fn slow_endpoint_does_not_block_other_endpoints() {
     }
     assert_eq!(world.task(&slow[0]).await["status"], "running");
     for task in slow.iter().rev() {
-        let canceled = world.post(&format!("/v1/tasks/{}/cancel", task["id"].as_str().unwrap()), &json!({})).await;
+        let canceled =
+            world.post(&format!("/v1/tasks/{}/cancel", task["id"].as_str().unwrap()), &json!({})).await;
         assert!([200, 202].contains(&canceled.status), "{}", canceled.text());
         assert_eq!(world.until(task, has_ended).await["status"], "canceled");
     }

@@ -20,8 +20,16 @@ struct Scope {
 fn scopes(world: &World) -> Vec<Scope> {
     let limiter = |limits| json!({ "limits": limits });
     vec![
-        Scope { route: "/v1/limits/customer", limits: |limits| limits, fields: json!({"kind": "noop", "limit_key": "customer"}) },
-        Scope { route: "/v1/queues/narrow", limits: limiter, fields: json!({"kind": "noop", "queue": "narrow"}) },
+        Scope {
+            route: "/v1/limits/customer",
+            limits: |limits| limits,
+            fields: json!({"kind": "noop", "limit_key": "customer"}),
+        },
+        Scope {
+            route: "/v1/queues/narrow",
+            limits: limiter,
+            fields: json!({"kind": "noop", "queue": "narrow"}),
+        },
         Scope {
             route: "/v1/kinds/http",
             limits: limiter,
@@ -42,7 +50,9 @@ async fn put(world: &World, route: &str, body: &Value) {
 /// Submits tasks until one has started and `WAITING` others hold a reservation each.
 async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
     let first = world.ended(&world.submit(task).await).await;
-    let answer = world.post("/v1/tasks/batch", &json!({"tasks": (0..WAITING).map(|_| task).collect::<Vec<_>>()})).await;
+    let answer = world
+        .post("/v1/tasks/batch", &json!({"tasks": (0..WAITING).map(|_| task).collect::<Vec<_>>()}))
+        .await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     let waiting = answer.json()["data"].as_array().unwrap().clone();
     for task in &waiting {
@@ -52,11 +62,13 @@ async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
     (first, waiting)
 }
 
-/// Submits one task and checks that it starts when the rate allows it, and not after the reservations of tasks that ended.
+/// Submits one task and checks that it starts when the rate allows it, and not after the reservations of
+/// tasks that ended.
 async fn starts_soon(world: &World, task: &Value, first: &Value) {
     let task = world.ended(&world.submit(task).await).await;
     assert_eq!(task["status"], "succeeded", "{task:#}");
-    // The few tasks that started before the cancellations take two periods; the reservations reach ten times as far.
+    // The few tasks that started before the cancellations take two periods; the reservations reach ten times
+    // as far.
     let waited = moment(&task, "started_at").since(moment(first, "started_at"));
     assert!(waited < Duration::from_secs(PERIOD * 5), "{waited:?}: {task:#}");
 }
@@ -92,7 +104,8 @@ async fn canceled_tasks_of_an_endpoint_give_their_reservations_back() {
     put(&world, "/v1/endpoints/billing", &endpoint).await;
     let task = json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/hook"}});
     let (first, waiting) = reserve(&world, &task).await;
-    let promised = world.get("/v1/endpoints/billing").await.json()["state"]["reserved_starts"].as_u64().unwrap();
+    let promised =
+        world.get("/v1/endpoints/billing").await.json()["state"]["reserved_starts"].as_u64().unwrap();
     assert!(promised > WAITING / 2, "{promised}");
     cancel_all(&world, &waiting).await;
     starts_soon(&world, &task, &first).await;
@@ -123,7 +136,8 @@ async fn woken_tasks_take_the_earliest_free_reservations() {
     let last = waiting.pop().unwrap();
     cancel_all(&world, &waiting).await;
     let before = world.task(&last).await;
-    // Writes the same limits again: waiting tasks ask again 10 seconds later, when every process knows the change.
+    // Writes the same limits again: waiting tasks ask again 10 seconds later, when every process knows the
+    // change.
     put(&world, "/v1/limits/customer", &rate()).await;
     let woken = world.task(&last).await;
     let after = world.ended(&last).await;

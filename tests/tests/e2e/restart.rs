@@ -23,7 +23,8 @@ async fn running_task_is_retried_as_crashed_after_a_kill() {
     let mut world = World::start().await;
     let never = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&never), Reply::status(200)]);
-    let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0]}});
+    let call =
+        json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0]}});
     let task = world.submit(&call).await;
     world.receiver.wait_for("/hook", 1).await;
     world.kill().await;
@@ -42,7 +43,8 @@ async fn task_killed_at_every_attempt_fails_as_crashed() {
     let mut world = World::start().await;
     let never = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&never)]);
-    let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0, 0]}});
+    let call =
+        json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0, 0]}});
     let task = world.submit(&call).await;
     for attempt in 1..=3 {
         world.receiver.wait_for("/hook", attempt).await;
@@ -69,13 +71,17 @@ async fn unfinished_task_is_returned_at_shutdown_and_done_later() {
     soon.open();
     world.stop().await;
     world.go_on().await;
-    let (long, short, waiting) = (world.ended(&long).await, world.ended(&short).await, world.ended(&waiting).await);
+    let (long, short, waiting) =
+        (world.ended(&long).await, world.ended(&short).await, world.ended(&waiting).await);
     assert_eq!(
         (&long["status"], attempts(&long, "/outcome")),
         (&json!("succeeded"), vec!["interrupted".to_owned(), "succeeded".to_owned()])
     );
     assert_eq!(long["attempt"], 1, "an interruption costs no attempt");
-    assert_eq!((&short["status"], attempts(&short, "/outcome")), (&json!("succeeded"), vec!["succeeded".to_owned()]));
+    assert_eq!(
+        (&short["status"], attempts(&short, "/outcome")),
+        (&json!("succeeded"), vec!["succeeded".to_owned()])
+    );
     assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("succeeded"), &json!(1)));
     world.end().await;
 }
@@ -85,7 +91,9 @@ async fn waiting_client_is_answered_at_shutdown() {
     let mut world = World::start().await;
     let task = world.submit(&json!({"kind": "noop", "delay": 1})).await;
     let (address, path) = (world.address(), format!("/v1/tasks/{}?wait=20", task["id"].as_str().unwrap()));
-    let waiting = tokio::spawn(async move { nobat_tests::harness::exchange::exchange(address, "GET", &path, &[], "").await });
+    let waiting = tokio::spawn(async move {
+        nobat_tests::harness::exchange::exchange(address, "GET", &path, &[], "").await
+    });
     // Once this many later requests are answered, the server has read the waiting one.
     for _ in 0..20 {
         world.get("/healthz").await;

@@ -33,7 +33,10 @@ async fn a_task_that_could_not_start_before_its_deadline_expires() {
     // The first attempt fails at once, and the second would come after the deadline.
     let task = json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}, "expires_at": from_now(Duration::from_secs(1))});
     let task = world.ended(&world.submit(&task).await).await;
-    assert_eq!((&task["status"], &task["error"]["code"], &task["attempt"]), (&json!("expired"), &json!("expired"), &json!(1)));
+    assert_eq!(
+        (&task["status"], &task["error"]["code"], &task["attempt"]),
+        (&json!("expired"), &json!("expired"), &json!(1))
+    );
     assert!(moment(&task, "finished_at") >= moment(&task, "expires_at"));
     world.end().await;
 }

@@ -11,7 +11,13 @@ const CALLBACK_SECRET: &str = "/v1/callback-secret";
 const MANY: usize = 100;
 
 async fn endpoint(world: &World) -> String {
-    secret(world, "PUT", ENDPOINT, json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}})).await
+    secret(
+        world,
+        "PUT",
+        ENDPOINT,
+        json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}}),
+    )
+    .await
 }
 
 async fn secret(world: &World, method: &str, path: &str, body: Value) -> String {
@@ -45,7 +51,10 @@ fn check(secret: &str, requests: &[Received], is_signed: impl Fn(usize) -> bool)
     for library in Library::ALL {
         let taken = library.takes(secret, requests);
         assert_eq!(taken.len(), expected.len(), "{library:?}");
-        let wrong: Vec<_> = (0..taken.len()).filter(|place| taken[*place] != expected[*place]).map(|place| &requests[place]).collect();
+        let wrong: Vec<_> = (0..taken.len())
+            .filter(|place| taken[*place] != expected[*place])
+            .map(|place| &requests[place])
+            .collect();
         assert!(wrong.is_empty(), "{library:?} on {} of {}: {:?}", wrong.len(), requests.len(), wrong[0]);
     }
 }
@@ -81,19 +90,24 @@ async fn official_libraries_verify_calls_during_secret_rotation() {
     let world = World::start().await;
     let old = endpoint(&world).await;
     let half = size(100, 5_000);
-    let task =
-        json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge", "body": {"order": 7, "name": "Zoë \u{1f600}"}}});
+    let task = json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge", "body": {"order": 7, "name": "Zoë \u{1f600}"}}});
     let before = submit(&world, &task, half).await;
     // The rotation comes while calls are in progress.
     world.receiver.wait_for("/api/charge", half / 2).await;
     let rotate = format!("{ENDPOINT}/rotate");
-    let (new, after) = tokio::join!(secret(&world, "POST", &rotate, json!({"grace_period": 3600})), submit(&world, &task, half));
+    let (new, after) = tokio::join!(
+        secret(&world, "POST", &rotate, json!({"grace_period": 3600})),
+        submit(&world, &task, half)
+    );
     for task in before.iter().chain(&after) {
         assert_eq!(world.ended(task).await["status"], "succeeded");
     }
     let received = world.receiver.received("/api/charge");
     assert_eq!(received.len(), 2 * half);
-    assert!(received.iter().any(|request| signatures(request) == 1) && received.iter().any(|request| signatures(request) == 2));
+    assert!(
+        received.iter().any(|request| signatures(request) == 1)
+            && received.iter().any(|request| signatures(request) == 2)
+    );
     check(&old, &received, |_| true);
     check(&new, &received, |place| signatures(&received[place]) == 2);
     check_changes(&old, received.last().unwrap());
@@ -118,16 +132,19 @@ async fn official_libraries_verify_callbacks_during_rotation() {
     Library::ALL.into_iter().for_each(Library::install);
     let mut world = World::start().await;
     let count = size(20, 1_000);
-    let task = |place: &str, world: &World| json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}});
+    let task =
+        |place: &str, world: &World| json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}});
     let old = secret(&world, "PUT", CALLBACK_SECRET, json!({})).await;
     submit(&world, &task("/old", &world), count).await;
     all_ended(&world).await;
-    let new = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 3600})).await;
+    let new =
+        secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 3600})).await;
     // A process trusts what it has read of secrets for 10 seconds; a new process reads them at once.
     restart(&mut world).await;
     submit(&world, &task("/both", &world), count).await;
     all_ended(&world).await;
-    let newest = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 0})).await;
+    let newest =
+        secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 0})).await;
     restart(&mut world).await;
     submit(&world, &task("/new", &world), count).await;
     all_ended(&world).await;
@@ -151,7 +168,11 @@ async fn each_attempt_is_signed_anew_under_the_same_id() {
     world.receiver.script("/api/charge", [500, 500, 200].map(Reply::status));
     // More than one second apart, the resolution of the signed timestamp.
     let retry = json!({"delays": [1.1, 1.1]});
-    let task = world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge"}, "retry": retry})).await;
+    let task = world
+        .submit(
+            &json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge"}, "retry": retry}),
+        )
+        .await;
     let task = world.ended(&task).await;
     let received = world.receiver.received("/api/charge");
     assert_eq!((&task["status"], received.len()), (&json!("succeeded"), 3));
@@ -161,7 +182,10 @@ async fn each_attempt_is_signed_anew_under_the_same_id() {
     for (request, attempt) in received.iter().zip(task["attempts"].as_array().unwrap()) {
         assert_eq!(request.header("webhook-id"), task["id"].as_str().unwrap());
         let at: i64 = request.header("webhook-timestamp").parse().unwrap();
-        assert!((seconds(attempt, "started_at")..=seconds(attempt, "finished_at")).contains(&at), "{at} for {attempt:#}");
+        assert!(
+            (seconds(attempt, "started_at")..=seconds(attempt, "finished_at")).contains(&at),
+            "{at} for {attempt:#}"
+        );
         moments.push(at);
     }
     assert!(moments.is_sorted_by(|one, next| one < next), "{moments:?}");

@@ -8,7 +8,10 @@ async fn noop_is_accepted_with_its_location_and_succeeds() {
     let task = answer.json();
     assert_eq!((answer.status, answer.header("location")), (202, path(&task).as_str()));
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], &task["attempt"], &task["error"]), (&json!("succeeded"), &json!(1), &Value::Null));
+    assert_eq!(
+        (&task["status"], &task["attempt"], &task["error"]),
+        (&json!("succeeded"), &json!(1), &Value::Null)
+    );
     assert_eq!(task["labels"], json!({"customer": "42"}));
     world.end().await;
 }
@@ -39,7 +42,10 @@ async fn unknown_field_is_refused_by_name() {
 #[tokio::test]
 async fn unknown_kind_is_refused() {
     let world = World::start().await;
-    assert_eq!(world.post("/v1/tasks", &json!({"kind": "greet"})).await.problem(), (422, "unknown_kind".to_owned()));
+    assert_eq!(
+        world.post("/v1/tasks", &json!({"kind": "greet"})).await.problem(),
+        (422, "unknown_kind".to_owned())
+    );
     world.end().await;
 }
 
@@ -47,7 +53,17 @@ async fn unknown_kind_is_refused() {
 async fn local_url_is_refused_without_permission() {
     let world = World::with(&[]).await;
     let port = world.receiver.address().port();
-    for host in ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1"] {
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+        "10.0.0.1",
+    ] {
         let url = format!("http://{host}:{port}/");
         let answer = world.post("/v1/tasks", &json!({"kind": "http", "payload": {"url": url}})).await;
         assert_eq!(answer.problem(), (422, "blocked_address".to_owned()), "{url}");
@@ -79,22 +95,37 @@ async fn name_of_a_local_address_is_blocked_at_the_call() {
     // The name itself is valid, so the submission is accepted. Its address is known only at the call.
     let task = world.submit(&json!({"kind": "http", "payload": {"url": url}})).await;
     let task = world.ended(&task).await;
-    assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("blocked_address")), "{url}");
+    assert_eq!(
+        (&task["status"], &task["error"]["code"]),
+        (&json!("failed"), &json!("blocked_address")),
+        "{url}"
+    );
     assert_eq!((&task["attempt"], world.receiver.received("/hook").len()), (&json!(1), 0));
     world.end().await;
 }
 
-/// Returns a name from `/etc/hosts` with a non-public address, but not one that is local by its top-level domain.
+/// Returns a name from `/etc/hosts` with a non-public address, but not one that is local by its top-level
+/// domain.
 fn local_name() -> Option<String> {
     let table = std::fs::read_to_string("/etc/hosts").ok()?;
-    let lines = table.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>());
-    let is_local =
-        |address: &str| address.starts_with("127.") || address == "::1" || address.starts_with("10.") || address.starts_with("172.");
+    let lines = table
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>());
+    let is_local = |address: &str| {
+        address.starts_with("127.")
+            || address == "::1"
+            || address.starts_with("10.")
+            || address.starts_with("172.")
+    };
     let is_plain = |name: &str| {
         let last = name.rsplit('.').next().unwrap_or_default();
         !matches!(last, "localhost" | "local" | "internal")
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte))
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte))
     };
-    let names = lines.filter(|line| line.first().is_some_and(|address| is_local(address))).flat_map(|line| line.into_iter().skip(1));
+    let names = lines
+        .filter(|line| line.first().is_some_and(|address| is_local(address)))
+        .flat_map(|line| line.into_iter().skip(1));
     names.filter(|name| is_plain(name)).map(str::to_owned).next()
 }

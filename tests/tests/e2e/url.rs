@@ -21,8 +21,15 @@ async fn stored_header_goes_to_no_other_destination() {
     let world = World::start().await;
     let thief = Receiver::start().await.unwrap();
     let (own, foreign) = (world.receiver.address(), thief.address());
-    let put = async |url: &str, value: Value| world.ask("PUT", PATH, &json!({"url": url, "headers": {"authorization": value}})).await;
-    for url in [format!("http:///{own}/x"), format!("http:////{own}/x"), format!("http:{own}/x"), format!("http:\\\\{own}\\x")] {
+    let put = async |url: &str, value: Value| {
+        world.ask("PUT", PATH, &json!({"url": url, "headers": {"authorization": value}})).await
+    };
+    for url in [
+        format!("http:///{own}/x"),
+        format!("http:////{own}/x"),
+        format!("http:{own}/x"),
+        format!("http:\\\\{own}\\x"),
+    ] {
         let refused = put(&url, json!("Bearer S")).await;
         assert!(refused.status == 422 && refused.text().contains("/url"), "{url}: {}", refused.text());
     }
@@ -70,7 +77,11 @@ async fn task_without_path_calls_the_registered_url() {
             assert_eq!(called(&world.receiver, count).await, expected, "/test with {path:?} at {base}");
             let task = json!({"kind": "http", "endpoint": "e", "payload": payload(path), "retry": {"max_attempts": 1}});
             world.ended(&world.submit(&task).await).await;
-            assert_eq!(called(&world.receiver, count + 1).await, expected, "a task with {path:?} at {base}, batch {batch}");
+            assert_eq!(
+                called(&world.receiver, count + 1).await,
+                expected,
+                "a task with {path:?} at {base}, batch {batch}"
+            );
             count += 2;
         }
     }

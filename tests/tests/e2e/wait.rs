@@ -26,7 +26,11 @@ async fn a_waiting_client_is_answered_when_its_time_is_up() {
     let begun = Instant::now();
     let answer = world.get(&format!("{}?wait=0.3", path(&task))).await.json();
     assert_eq!(answer["status"], "scheduled");
-    assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_millis(300)..Duration::from_secs(10)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
     world.post(&format!("{}/cancel", path(&task)), &json!({})).await;
     world.end().await;
 }
@@ -47,7 +51,11 @@ async fn invalid_wait_is_refused() {
     let world = World::start().await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     for wait in ["-1", "soon", "NaN", ""] {
-        assert_eq!(world.get(&format!("{}?wait={wait}", path(&task))).await.problem(), (422, "validation_failed".to_owned()), "{wait}");
+        assert_eq!(
+            world.get(&format!("{}?wait={wait}", path(&task))).await.problem(),
+            (422, "validation_failed".to_owned()),
+            "{wait}"
+        );
     }
     world.end().await;
 }

@@ -12,7 +12,8 @@ use super::source::{text, texts};
 fn run(tools: Tools, program: &str, arguments: &[&str]) -> String {
     let programs = tools.programs();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path))).expect("a PATH");
+    let path = std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path)))
+        .expect("a PATH");
     let mut command = Command::new(programs.join(program));
     command.args(arguments).current_dir(workspace().join("infra")).env("PATH", path);
     // Checking a template makes no call to AWS, but needs a region.
@@ -43,11 +44,13 @@ fn sam_and_cdk_deploy_the_same() {
 
 #[test]
 fn each_function_has_exactly_the_permissions_it_needs() {
-    let allowed: Value = serde_json::from_str(&run(Tools::Emulator, "python", &["policies.py"])).expect("JSON");
+    let allowed: Value =
+        serde_json::from_str(&run(Tools::Emulator, "python", &["policies.py"])).expect("JSON");
     let log = json!(["logs:CreateLogStream", "logs:PutLogEvents"]);
     let change = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"];
     let look_and_change = json!([&["dynamodb:BatchGetItem"], &change[..]].concat());
-    let look_change_and_query = json!([&["dynamodb:BatchGetItem"], &change[..2], &["dynamodb:Query"], &change[2..]].concat());
+    let look_change_and_query =
+        json!([&["dynamodb:BatchGetItem"], &change[..2], &["dynamodb:Query"], &change[2..]].concat());
     let take = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
     let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
     let expected = json!({
@@ -65,7 +68,8 @@ fn each_function_has_exactly_the_permissions_it_needs() {
     assert_eq!(allowed, expected);
 }
 
-/// The tests of every push deploy functions of the dev profile, so they would not notice that a release aborts at a panic.
+/// The tests of every push deploy functions of the dev profile, so they would not notice that a release
+/// aborts at a panic.
 #[test]
 fn release_profile_unwinds_at_a_panic() {
     let manifest = text("Cargo.toml");
@@ -76,10 +80,14 @@ fn release_profile_unwinds_at_a_panic() {
 
 #[test]
 fn template_sets_exactly_the_variables_the_functions_read() {
-    let read: BTreeSet<String> = texts(&["functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
+    let read: BTreeSet<String> =
+        texts(&["functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
     let resources = resources();
-    let variables =
-        resources.as_object().expect("resources").values().filter_map(|one| one["Properties"]["Environment"]["Variables"].as_object());
+    let variables = resources
+        .as_object()
+        .expect("resources")
+        .values()
+        .filter_map(|one| one["Properties"]["Environment"]["Variables"].as_object());
     let set: BTreeSet<String> = variables.flat_map(|variables| variables.keys().cloned()).collect();
     assert_eq!(set, read);
 }
@@ -90,8 +98,13 @@ fn template_table_matches_the_backend() {
     let table = &resources()["Table"]["Properties"];
     let ttl = &table["TimeToLiveSpecification"];
     assert_eq!(ttl["Enabled"], true);
-    let indexes = table["GlobalSecondaryIndexes"].as_array().expect("indexes").iter().map(|index| &index["IndexName"]);
-    let attributes = table["AttributeDefinitions"].as_array().expect("attributes").iter().map(|attribute| &attribute["AttributeName"]);
+    let indexes =
+        table["GlobalSecondaryIndexes"].as_array().expect("indexes").iter().map(|index| &index["IndexName"]);
+    let attributes = table["AttributeDefinitions"]
+        .as_array()
+        .expect("attributes")
+        .iter()
+        .map(|attribute| &attribute["AttributeName"]);
     for name in indexes.chain(attributes).chain([&ttl["AttributeName"]]) {
         assert!(sources.contains(&format!("{name}")), "the backend does not use {name}");
     }

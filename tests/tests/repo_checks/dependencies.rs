@@ -21,7 +21,8 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates that the core must not use: a runtime, a disk, a network.
-const NOT_IN_THE_CORE: [&str; 8] = ["axum", "http", "hyper", "reqwest", "rusqlite", "tokio", "tokio-util", "tower"];
+const NOT_IN_THE_CORE: [&str; 8] =
+    ["axum", "http", "hyper", "reqwest", "rusqlite", "tokio", "tokio-util", "tower"];
 
 /// Crates that may use the SDKs of AWS.
 const OF_THE_CLOUD: [&str; 2] = ["nobat-aws", "nobat-functions"];
@@ -42,8 +43,11 @@ fn crates() -> BTreeMap<String, Vec<Dependency>> {
 }
 
 fn dependencies(package: &Value) -> Vec<Dependency> {
-    let dependency =
-        |found: &Value| Dependency { name: name(found), is_for_tests: found["kind"] == "dev", is_ours: found["source"].is_null() };
+    let dependency = |found: &Value| Dependency {
+        name: name(found),
+        is_for_tests: found["kind"] == "dev",
+        is_ours: found["source"].is_null(),
+    };
     package["dependencies"].as_array().expect("dependencies").iter().map(dependency).collect()
 }
 
@@ -53,15 +57,20 @@ fn name(value: &Value) -> String {
 
 /// Returns the crates that depend on `name`, tests aside.
 pub(super) fn users_of(name: &str) -> Vec<String> {
-    let uses = |dependencies: &[Dependency]| dependencies.iter().any(|import| import.name == name && !import.is_for_tests);
+    let uses = |dependencies: &[Dependency]| {
+        dependencies.iter().any(|import| import.name == name && !import.is_for_tests)
+    };
     crates().into_iter().filter(|(_, dependencies)| uses(dependencies)).map(|(name, _)| name).collect()
 }
 
 #[test]
 fn crates_import_only_allowed_crates() {
-    let allowed: BTreeMap<&str, BTreeSet<&str>> = IMPORTS.into_iter().map(|(name, may)| (name, may.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        IMPORTS.into_iter().map(|(name, may)| (name, may.iter().copied().collect())).collect();
     for (name, dependencies) in crates() {
-        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("IMPORTS does not list {name}: add its allowed imports"));
+        let may = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("IMPORTS does not list {name}: add its allowed imports"));
         for import in dependencies.iter().filter(|import| import.is_ours && !import.is_for_tests) {
             assert!(may.contains(import.name.as_str()), "{name} imports {}", import.name);
         }
@@ -78,7 +87,9 @@ fn core_depends_on_no_runtime_disk_or_network() {
 #[test]
 fn only_aws_crates_depend_on_an_aws_sdk() {
     let is_aws = |name: &str| name.starts_with("aws") || name.starts_with("lambda");
-    for (name, dependencies) in crates().into_iter().filter(|(name, _)| !OF_THE_CLOUD.contains(&name.as_str())) {
+    for (name, dependencies) in
+        crates().into_iter().filter(|(name, _)| !OF_THE_CLOUD.contains(&name.as_str()))
+    {
         assert!(!dependencies.iter().any(|import| is_aws(&import.name)), "{name} imports an SDK of AWS");
     }
 }
@@ -88,7 +99,12 @@ fn architecture_page_lists_exactly_the_dependencies() {
     let table = section(&text("ARCHITECTURE.md"), "## Dependencies");
     let told: BTreeSet<String> = first_cells(&table).into_iter().flat_map(quoted).collect();
     let crates = crates();
-    let used: BTreeSet<String> = crates.values().flatten().filter(|import| !import.is_ours).map(|import| import.name.clone()).collect();
+    let used: BTreeSet<String> = crates
+        .values()
+        .flatten()
+        .filter(|import| !import.is_ours)
+        .map(|import| import.name.clone())
+        .collect();
     let unlisted: Vec<_> = used.difference(&told).collect();
     assert!(unlisted.is_empty(), "ARCHITECTURE.md does not list these dependencies: {unlisted:?}");
     let unused: Vec<_> = told.difference(&used).collect();

@@ -6,8 +6,20 @@ use nobat_tests::harness::program::workspace;
 use super::source::texts;
 
 /// Folders of the core. Each imports only from itself and from the folders before it.
-const CORE: [&str; 12] =
-    ["types", "collections", "json", "auth", "limits", "task", "secrets", "config", "submission", "ports", "policy", "service"];
+const CORE: [&str; 12] = [
+    "types",
+    "collections",
+    "json",
+    "auth",
+    "limits",
+    "task",
+    "secrets",
+    "config",
+    "submission",
+    "ports",
+    "policy",
+    "service",
+];
 
 /// Crates whose modules must not import each other in a circle.
 const CRATES: [&str; 7] = ["core", "worker", "api", "sqlite", "aws", "delivery", "nobat"];
@@ -27,14 +39,18 @@ fn modules(name: &str) -> BTreeMap<String, String> {
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
-    texts(&[&source], "rs").into_iter().filter_map(|(file, text)| Some((module(&file)?, code(&text)))).collect()
+    texts(&[&source], "rs")
+        .into_iter()
+        .filter_map(|(file, text)| Some((module(&file)?, code(&text))))
+        .collect()
 }
 
 /// Returns the paths in a module's code, from the root of the crate: `crate::a::{b, c}` is `a::b` and `a::c`.
 fn paths(module: &str, code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (start, base) in code.match_indices("crate::").chain(code.match_indices("super::")) {
-        if code[..start].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':') {
+        if code[..start].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
+        {
             continue;
         }
         let mut rest = &code[start + base.len()..];
@@ -44,12 +60,16 @@ fn paths(module: &str, code: &str) -> Vec<String> {
             above.pop();
             rest = further;
         }
-        let length = rest.find(|next: char| !next.is_alphanumeric() && next != '_' && next != ':').unwrap_or(rest.len());
+        let length = rest
+            .find(|next: char| !next.is_alphanumeric() && next != '_' && next != ':')
+            .unwrap_or(rest.len());
         let (path, after) = rest.split_at(length);
-        let path: Vec<&str> = above.into_iter().chain(path.split("::").filter(|part| !part.is_empty())).collect();
+        let path: Vec<&str> =
+            above.into_iter().chain(path.split("::").filter(|part| !part.is_empty())).collect();
         let path = path.join("::");
         let group = after.strip_prefix('{').and_then(|group| group.split(';').next()).unwrap_or_default();
-        let names = group.split(|next: char| !next.is_alphanumeric() && next != '_').filter(|name| !name.is_empty());
+        let names =
+            group.split(|next: char| !next.is_alphanumeric() && next != '_').filter(|name| !name.is_empty());
         found.extend(names.map(|name| format!("{path}::{name}")));
         found.push(path);
     }
@@ -98,8 +118,16 @@ fn no_modules_import_each_other_in_a_circle() {
     for name in CRATES {
         let imports = imports(name);
         assert!(imports.len() > 3, "{name}: {imports:?}");
-        let circles: Vec<String> = imports.keys().filter_map(|module| circle(&imports, module)).map(|circle| circle.join(" -> ")).collect();
-        assert!(circles.is_empty(), "crates/{name}: move the shared item into a module that imports neither:\n{}", circles.join("\n"));
+        let circles: Vec<String> = imports
+            .keys()
+            .filter_map(|module| circle(&imports, module))
+            .map(|circle| circle.join(" -> "))
+            .collect();
+        assert!(
+            circles.is_empty(),
+            "crates/{name}: move the shared item into a module that imports neither:\n{}",
+            circles.join("\n")
+        );
     }
 }
 
@@ -107,7 +135,9 @@ fn no_modules_import_each_other_in_a_circle() {
 fn core_folders_import_only_from_folders_before_them() {
     let place = |module: &str| {
         let folder = module.split("::").next().unwrap_or_default();
-        CORE.iter().position(|known| *known == folder).unwrap_or_else(|| panic!("{folder} is missing in the list of folders"))
+        CORE.iter()
+            .position(|known| *known == folder)
+            .unwrap_or_else(|| panic!("{folder} is missing in the list of folders"))
     };
     let mut upward = Vec::new();
     for (module, targets) in imports("core") {

@@ -2,7 +2,8 @@ use nobat_tests::harness::program::workspace;
 
 use super::source::{files, text};
 
-/// Returns home folders of users and machines. They are assembled here, so that this file does not break its own rule.
+/// Returns home folders of users and machines. They are assembled here, so that this file does not break its
+/// own rule.
 fn homes() -> Vec<String> {
     ["root", "home", "Users", "work"].map(|home| format!("/{home}/")).into()
 }
@@ -15,8 +16,10 @@ fn no_file_contains_a_local_absolute_path() {
         for (number, line) in text.lines().enumerate() {
             // After a letter or a dot, the text is part of a URL or of a path inside the repository.
             let is_absolute = |home: &str| {
-                line.match_indices(home)
-                    .any(|(place, _)| !line[..place].ends_with(|before: char| before.is_alphanumeric() || ".}>".contains(before)))
+                line.match_indices(home).any(|(place, _)| {
+                    !line[..place]
+                        .ends_with(|before: char| before.is_alphanumeric() || ".}>".contains(before))
+                })
             };
             for home in homes() {
                 assert!(!is_absolute(&home), "{name}:{}: {line}", number + 1);

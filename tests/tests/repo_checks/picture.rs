@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 fn picture() -> Vec<String> {
     let section = section(&text("README.md"), "## The picture");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
-    let block = blocks.into_iter().find(|block| block.contains("scheduled")).expect("a picture of a task's life");
+    let block =
+        blocks.into_iter().find(|block| block.contains("scheduled")).expect("a picture of a task's life");
     block.lines().map(str::to_owned).collect()
 }
 
@@ -27,23 +28,37 @@ fn picture() -> Vec<String> {
 fn sentences(picture: &[String]) -> Vec<Edge> {
     let mut edges = Vec::new();
     for line in picture {
-        let Some((from, arrows)) = line.trim().strip_prefix("from ").and_then(|line| line.split_once(": ")) else { continue };
+        let Some((from, arrows)) = line.trim().strip_prefix("from ").and_then(|line| line.split_once(": "))
+        else {
+            continue;
+        };
         for arrow in arrows.split("  ").filter_map(|part| part.split_once("─►")) {
             let to = arrow.1.trim().split(',').next().unwrap_or_default();
-            edges.extend(from.split(", ").map(|from| (from.to_owned(), arrow.0.trim().to_owned(), to.to_owned())));
+            edges.extend(
+                from.split(", ").map(|from| (from.to_owned(), arrow.0.trim().to_owned(), to.to_owned())),
+            );
         }
     }
     edges
 }
 
-/// Reads the line `A ─► B ────► C ────► D`. The line above it names the event of each arrow except the first, in the same order.
+/// Reads the line `A ─► B ────► C ────► D`. The line above it names the event of each arrow except the first,
+/// in the same order.
 fn main_line(picture: &[String]) -> Vec<Edge> {
-    let place = picture.iter().position(|line| line.contains("submit ─►")).expect("a line that begins with submit");
+    let place =
+        picture.iter().position(|line| line.contains("submit ─►")).expect("a line that begins with submit");
     let labels = ["submit"].into_iter().chain(picture[place - 1].split_whitespace());
     let nodes: Vec<&str> = picture[place].split(['─', '►', ' ']).filter(|word| !word.is_empty()).collect();
-    let edges: Vec<Edge> =
-        nodes.windows(2).zip(labels.clone()).map(|(pair, by)| (pair[0].to_owned(), by.to_owned(), pair[1].to_owned())).collect();
-    assert_eq!((edges.len(), labels.count()), (nodes.len() - 1, nodes.len() - 1), "every arrow has a label above it");
+    let edges: Vec<Edge> = nodes
+        .windows(2)
+        .zip(labels.clone())
+        .map(|(pair, by)| (pair[0].to_owned(), by.to_owned(), pair[1].to_owned()))
+        .collect();
+    assert_eq!(
+        (edges.len(), labels.count()),
+        (nodes.len() - 1, nodes.len() - 1),
+        "every arrow has a label above it"
+    );
     edges
 }
 
@@ -80,7 +95,9 @@ fn failing(task: &Task, retry: Retry) -> Event {
 
 fn ended(end: Outcome) -> Task {
     match end {
-        Outcome::Succeeded => apply(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
+        Outcome::Succeeded => {
+            apply(running(), Event::Succeed { token: 1, result: sample::json("null") }, now())
+        }
         Outcome::Failed => apply(running(), failing(&running(), Retry::Never), now()),
         Outcome::Canceled => apply(sample::task(1, now()), Event::Cancel, now()),
         Outcome::Expired => {
@@ -96,9 +113,16 @@ fn task_with_status(word: &str) -> Task {
     match Status::from_word(word).unwrap_or_else(|| panic!("{word} is not a status")) {
         Status::Scheduled => sample::task(1, now() + PAUSE),
         Status::Queued => sample::task(1, now()),
-        Status::Held => {
-            apply(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, reserved: None.into() }, now())
-        }
+        Status::Held => apply(
+            running(),
+            Event::Hold {
+                token: 1,
+                reason: HeldReason::NoHandler,
+                until: now() + PAUSE,
+                reserved: None.into(),
+            },
+            now(),
+        ),
         Status::Running => running(),
         // The sample task's pause between attempts is one second.
         Status::Retrying => apply(running(), failing(&running(), Retry::Backoff), now()),
@@ -125,7 +149,9 @@ fn status_after(from: &str, by: &str) -> &'static str {
             failing(&task, Retry::Never)
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
-        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later, reserved: None.into() },
+        "no handler for its kind" => {
+            Event::Hold { token, reason: HeldReason::NoHandler, until: later, reserved: None.into() }
+        }
         "hints came to nothing" => Event::DispatchFailed,
         "cancel" => Event::Cancel,
         "deadline passed" => {
@@ -164,7 +190,9 @@ fn readme_picture_shows_every_status_and_event() {
 
 #[test]
 fn canceled_running_task_ends_canceled_or_with_its_result() {
-    assert!(picture().iter().any(|line| line.contains("from running:  cancel asks the handler to stop; it ends canceled, or as it ends")));
+    assert!(picture().iter().any(|line| {
+        line.contains("from running:  cancel asks the handler to stop; it ends canceled, or as it ends")
+    }));
     let asked = || apply(running(), Event::Cancel, now());
     assert!(matches!(asked().state, State::Running(lease) if lease.cancel == CancelRequest::Requested));
     let ends = [

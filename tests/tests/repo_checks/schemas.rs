@@ -16,17 +16,24 @@ fn every_openapi_schema_has_a_unique_name() {
     assert!(named.is_empty(), "several schemas have the same name: {named:#?}");
 }
 
-/// Returns line and name of each schema that a file derives. The name is that of the type, unless an attribute sets another.
+/// Returns line and name of each schema that a file derives. The name is that of the type, unless an
+/// attribute sets another.
 fn schemas(text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let derives = (0..lines.len()).filter(|line| lines[*line].starts_with("#[") && lines[*line].contains("ToSchema)"));
+    let derives =
+        (0..lines.len()).filter(|line| lines[*line].starts_with("#[") && lines[*line].contains("ToSchema)"));
     derives.filter_map(|line| Some((line + 1, name(&lines[line..])?))).collect()
 }
 
 fn name(lines: &[&str]) -> Option<String> {
     let attributes = lines.iter().take_while(|line| line.starts_with("#["));
     let said = attributes.filter_map(|line| line.split_once("schema(as = ")).map(|(_, name)| name).next();
-    let of_type = || lines.iter().find_map(|line| line.split_once("struct ").or_else(|| line.split_once("enum "))).map(|(_, name)| name);
+    let of_type = || {
+        lines
+            .iter()
+            .find_map(|line| line.split_once("struct ").or_else(|| line.split_once("enum ")))
+            .map(|(_, name)| name)
+    };
     let name = said.or_else(of_type)?;
     name.split(|character: char| !character.is_alphanumeric()).next().map(str::to_owned)
 }

@@ -12,7 +12,8 @@ pub(super) fn files() -> Vec<PathBuf> {
 /// Returns the files with this extension in these folders, with their texts.
 pub(super) fn texts(folders: &[&str], ending: &str) -> Vec<(PathBuf, String)> {
     let is_there = |file: &Path| folders.iter().any(|folder| file.starts_with(workspace().join(folder)));
-    let is_so = |file: &PathBuf| is_there(file) && file.extension().is_some_and(|extension| extension == ending);
+    let is_so =
+        |file: &PathBuf| is_there(file) && file.extension().is_some_and(|extension| extension == ending);
     files().into_iter().filter(is_so).map(|file| (file.clone(), read(&file))).collect()
 }
 
@@ -45,7 +46,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if path.is_dir() {
-            if !["target", ".git", "node_modules", "dist", "cdk.out", ".aws-sam", "__pycache__"].contains(&name.as_ref()) {
+            if !["target", ".git", "node_modules", "dist", "cdk.out", ".aws-sam", "__pycache__"]
+                .contains(&name.as_ref())
+            {
                 collect(&path, files);
             }
         // In a worktree of git, `.git` is a file.

@@ -8,7 +8,8 @@ use super::source::texts;
 /// Only file that parses URLs.
 const PARSER: &str = "crates/core/src/types/http_url.rs";
 
-/// Methods of texts that compare, search or cut. Code that compares a URL or takes it apart must use an `HttpUrl`.
+/// Methods of texts that compare, search or cut. Code that compares a URL or takes it apart must use an
+/// `HttpUrl`.
 const OF_TEXTS: [&str; 17] = [
     "as_bytes",
     "chars",
@@ -34,11 +35,16 @@ fn lines() -> Vec<(String, usize, String)> {
     let mut lines: Vec<(String, usize, String)> = Vec::new();
     for (file, text) in texts(&["crates", "functions"], "rs") {
         let name = file.strip_prefix(workspace()).expect("a file of the repository").display().to_string();
-        if Path::new(&name).components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "testing.rs") {
+        if Path::new(&name)
+            .components()
+            .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "testing.rs")
+        {
             continue;
         }
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (number, line) in
+            code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
             let line: String = line.split_whitespace().collect();
             match lines.last_mut() {
                 // This line continues a method chain.
@@ -50,12 +56,14 @@ fn lines() -> Vec<(String, usize, String)> {
     lines
 }
 
-/// Returns true if a line uses a text method on a name that ends in `url`, or compares one with another value.
+/// Returns true if a line uses a text method on a name that ends in `url`, or compares one with another
+/// value.
 fn handles_a_url_as_text(line: &str) -> bool {
     line.match_indices("url").any(|(place, _)| {
         let rest = &line[place + "url".len()..];
-        let rest =
-            [".as_str()", ".to_string()", ".as_ref()", ".clone()"].iter().fold(rest, |rest, end| rest.strip_prefix(end).unwrap_or(rest));
+        let rest = [".as_str()", ".to_string()", ".as_ref()", ".clone()"]
+            .iter()
+            .fold(rest, |rest, end| rest.strip_prefix(end).unwrap_or(rest));
         let method = rest.strip_prefix('.').and_then(|rest| rest.split_once('(')).map(|(method, _)| method);
         method.is_some_and(|method| OF_TEXTS.contains(&method))
     })
@@ -65,8 +73,11 @@ fn handles_a_url_as_text(line: &str) -> bool {
 fn only_one_module_parses_urls() {
     assert_eq!(users_of("url"), ["nobat-core"], "only nobat-core depends on the URL parser");
     for (file, number, line) in lines() {
-        let parses = ["url::", "Url::options", "parse::<Uri>", "Uri::from_str", "Uri::try_from", "Uri::from_static"];
-        let is_parser = parses.iter().any(|call| line.contains(call)) && !line.contains("http_url::") && !line.contains("HttpUrl::");
+        let parses =
+            ["url::", "Url::options", "parse::<Uri>", "Uri::from_str", "Uri::try_from", "Uri::from_static"];
+        let is_parser = parses.iter().any(|call| line.contains(call))
+            && !line.contains("http_url::")
+            && !line.contains("HttpUrl::");
         assert!(!is_parser || file == PARSER, "{file}:{number}: parse URLs with `HttpUrl`: {line}");
     }
 }

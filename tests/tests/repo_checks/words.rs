@@ -45,8 +45,10 @@ const VAGUE: [(&str, &str); 9] = [
     ("the door", "write authentication or URL"),
 ];
 
-/// Words that no doc comment may begin with. A doc comment begins with a noun or a verb: "Returns …", "Maximum delay …".
-const OPENINGS: [&str; 12] = ["What", "Whoever", "Who", "How", "Whether", "Of", "Has", "Where", "When", "Why", "Which", "That"];
+/// Words that no doc comment may begin with. A doc comment begins with a noun or a verb: "Returns …",
+/// "Maximum delay …".
+const OPENINGS: [&str; 12] =
+    ["What", "Whoever", "Who", "How", "Whether", "Of", "Has", "Where", "When", "Why", "Which", "That"];
 
 /// Returns true if the text contains the word, with no letter, digit or underscore before and after it.
 fn contains_word(text: &str, word: &str) -> bool {
@@ -74,13 +76,17 @@ fn renamed_words_are_gone() {
     for (file, text) in sources(&["rs", "md", "json", "yaml", "ts", "py"]) {
         for (number, line) in text.lines().enumerate() {
             let renamed = RENAMED.iter().filter(|(word, _)| contains_word(line, word));
-            found.extend(renamed.map(|(word, new)| format!("{}:{}: write {new} for {word}", file.display(), number + 1)));
+            found.extend(
+                renamed
+                    .map(|(word, new)| format!("{}:{}: write {new} for {word}", file.display(), number + 1)),
+            );
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// Returns the parts of a file that users or developers read as prose: its pages, comments, and the texts in the programs' code.
+/// Returns the parts of a file that users or developers read as prose: its pages, comments, and the texts in
+/// the programs' code.
 fn prose(file: &Path, text: &str) -> Vec<(usize, String)> {
     let is_program = ["crates", "functions"].iter().any(|folder| file.starts_with(workspace().join(folder)));
     let is_test = file.components().any(|part| part.as_os_str() == "tests");
@@ -90,17 +96,22 @@ fn prose(file: &Path, text: &str) -> Vec<(usize, String)> {
         None => usize::MAX,
     };
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
-    let is_read = |(number, line): &(usize, &str)| !is_rust || *number < code_lines || comment(line).is_some();
+    let is_read =
+        |(number, line): &(usize, &str)| !is_rust || *number < code_lines || comment(line).is_some();
     text.lines().enumerate().filter(is_read).map(|(number, line)| (number, line.to_lowercase())).collect()
 }
 
 #[test]
 fn prose_uses_no_vague_words() {
     let mut found = Vec::new();
-    for (file, text) in sources(&["rs", "md", "json"]).into_iter().filter(|(file, _)| !file.ends_with("package-lock.json")) {
+    for (file, text) in
+        sources(&["rs", "md", "json"]).into_iter().filter(|(file, _)| !file.ends_with("package-lock.json"))
+    {
         for (number, prose) in prose(&file, &text) {
             let vague = VAGUE.iter().filter(|(word, _)| contains_word(&prose, word));
-            found.extend(vague.map(|(word, advice)| format!("{}:{}: {word}: {advice}", file.display(), number + 1)));
+            found.extend(
+                vague.map(|(word, advice)| format!("{}:{}: {word}: {advice}", file.display(), number + 1)),
+            );
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

@@ -24,14 +24,16 @@ use crate::auth::policy::AuthMode;
 use crate::http::error_code::Code;
 use crate::http::problem::{Problem, whole_seconds};
 
-/// Time for which a process trusts a key or a tenant that it has read. A key that another process revoked works that long.
+/// Time for which a process trusts a key or a tenant that it has read. A key that another process revoked
+/// works that long.
 ///
 /// Changes that this process makes take effect in it at once.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Rate of requests without a valid key that an address can make before it gets 429: 20, then one a second. Beyond it, keys that this
-/// process has not seen yet are looked up one at a time ([`Lookups`]).
-const FAILURES: TokenRate = TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
+/// Rate of requests without a valid key that an address can make before it gets 429: 20, then one a second.
+/// Beyond it, keys that this process has not seen yet are looked up one at a time ([`Lookups`]).
+const FAILURES: TokenRate =
+    TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
 /// Cache of what this process has read.
 pub(crate) struct AuthCache {
@@ -57,8 +59,8 @@ impl AuthCache {
         }
     }
 
-    /// Returns true if every request needs a key. Until then it checks the store every 10 seconds, since another process can create the
-    /// first key.
+    /// Returns true if every request needs a key. Until then it checks the store every 10 seconds, since
+    /// another process can create the first key.
     pub(crate) async fn asks_for_keys(&self, backend: &Backend, now: Timestamp) -> Result<bool, StoreError> {
         if self.asks_for_keys.load(Ordering::Relaxed) {
             return Ok(true);
@@ -80,10 +82,11 @@ impl AuthCache {
         self.asks_for_keys.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the key with this text, or `None` if there is none. `origin` is the client's address, `None` if it is unknown.
+    /// Returns the key with this text, or `None` if there is none. `origin` is the client's address, `None`
+    /// if it is unknown.
     ///
-    /// A key that this process has seen lately is cached, or read again at once. Any other key waits for its look-up ([`Lookups`]). It is
-    /// refused only if it gets no look-up within 5 s.
+    /// A key that this process has seen lately is cached, or read again at once. Any other key waits for its
+    /// look-up ([`Lookups`]). It is refused only if it gets no look-up within 5 s.
     pub(crate) async fn key(
         &self,
         backend: &Backend,
@@ -99,7 +102,11 @@ impl AuthCache {
         let mut turn = None;
         if !self.keys.has_seen(&id) {
             let network = origin.map(client_network);
-            let pace = if self.has_failed_too_often(network, now) { GuessRate::Slowed(network) } else { GuessRate::Full };
+            let pace = if self.has_failed_too_often(network, now) {
+                GuessRate::Slowed(network)
+            } else {
+                GuessRate::Full
+            };
             turn = Some(self.lookups.turn(pace).await.ok_or_else(|| match pace {
                 GuessRate::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
                 GuessRate::Full => StoreError::Overloaded.into(),
@@ -115,7 +122,12 @@ impl AuthCache {
     }
 
     /// Returns the limits of a tenant, at most 10 seconds old.
-    pub(crate) async fn settings(&self, backend: &Backend, tenant: &Tenant, now: Timestamp) -> Result<TenantSettings, StoreError> {
+    pub(crate) async fn settings(
+        &self,
+        backend: &Backend,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<TenantSettings, StoreError> {
         if let Some(settings) = self.tenants.get(tenant, now) {
             return Ok(settings);
         }
@@ -166,7 +178,8 @@ impl AuthCache {
 }
 
 fn too_many_auth_failures(pause: Duration) -> Problem {
-    let detail = "too many requests from this address had no valid API key; try again after the time in Retry-After";
+    let detail =
+        "too many requests from this address had no valid API key; try again after the time in Retry-After";
     Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 
@@ -178,7 +191,8 @@ struct Known<K, V>(Mutex<Seen<K, V>>);
 
 struct Seen<K, V> {
     things: Recent<K, (V, Timestamp)>,
-    /// Number of changes by this process. A value that was read before a change and arrives after it must not enter the cache.
+    /// Number of changes by this process. A value that was read before a change and arrives after it must not
+    /// enter the cache.
     changes: u64,
 }
 
@@ -314,7 +328,10 @@ mod tests {
         known.note(1, "old", before, at(0));
         assert_eq!(known.get(&1, at(0)), None);
         known.note(1, "new", known.changes(), at(0));
-        assert_eq!((known.get(&1, at(9_999)), known.get(&1, at(10_000)), known.get(&1, at(-1))), (Some("new"), None, None));
+        assert_eq!(
+            (known.get(&1, at(9_999)), known.get(&1, at(10_000)), known.get(&1, at(-1))),
+            (Some("new"), None, None)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route except those for health and for the OpenAPI document has an [`Authorized`] as its first argument. It is the only place that
-//! admits or refuses a request. It runs before the server reads anything of the body.
+//! Every route except those for health and for the OpenAPI document has an [`Authorized`] as its first
+//! argument. It is the only place that admits or refuses a request. It runs before the server reads anything
+//! of the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -56,7 +57,10 @@ impl<P: Permission> FromRequestParts<App> for Authorized<P> {
         let caller = caller(parts, app).await?;
         if !caller.scopes.contains(P::SCOPE) {
             let scope = P::SCOPE.as_str();
-            return Err(Problem::new(Code::MissingScope, format!("this route requires a key with the scope {scope}")));
+            return Err(Problem::new(
+                Code::MissingScope,
+                format!("this route requires a key with the scope {scope}"),
+            ));
         }
         Ok(Self(caller, PhantomData))
     }
@@ -73,7 +77,12 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     }
     if app.access_policy.keys == AuthMode::Never {
         let settings = TenantSettings::default();
-        return Ok(Principal { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
+        return Ok(Principal {
+            tenant: Tenant::default(),
+            scopes: Scopes::all(),
+            actor: Actor::Operator,
+            settings,
+        });
     }
     let caller = if app.auth_cache().asks_for_keys(&app.backend, now).await? {
         let key = authenticate(parts, app, origin, now).await?;
@@ -91,17 +100,24 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     Ok(caller)
 }
 
-/// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no client.
+/// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no
+/// client.
 fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    // A value that is not text must stay an unreadable element. If it were skipped, an element that the client wrote could count as its
-    // address.
-    let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
+    // A value that is not text must stay an unreadable element. If it were skipped, an element that the
+    // client wrote could count as its address.
+    let forwarded =
+        parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
     network::origin(peer, &access_policy.proxies, elements.into_iter())
 }
 
-async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Timestamp) -> Result<Arc<Key>, Problem> {
+async fn authenticate(
+    parts: &Parts,
+    app: &App,
+    origin: Option<IpAddr>,
+    now: Timestamp,
+) -> Result<Arc<Key>, Problem> {
     let Some(text) = presented(parts)? else { return Err(unauthorized()) };
     let auth_cache = app.auth_cache();
     let key = match KeyText::from_str(text) {
@@ -114,13 +130,16 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
             Code::AddressNotAllowed,
             "the key's `networks` do not contain this address; send the request from one of them, or use another key",
         )),
-        Some(Err(KeyRejection::Over)) | None => Err(auth_cache.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
+        Some(Err(KeyRejection::Over)) | None => {
+            Err(auth_cache.count_failure(origin, now).err().unwrap_or_else(unauthorized))
+        }
     }
 }
 
 /// Returns the text of the API key of a request, if there is one.
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
-    // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it either.
+    // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it
+    // either.
     if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
         tracing::warn!(
             path = parts.uri.path(),
@@ -134,29 +153,42 @@ fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
         (Some(_), Some(_)) => return Err(unauthorized()),
         (None, _) => None,
     };
-    let token = text.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = text
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     Ok(token.map(|(_, token)| token.trim()))
 }
 
 /// Headers by which proxies name the client that they forward for.
-const FORWARDED: [HeaderName; 4] =
-    [HeaderName::from_static("x-forwarded-for"), header::FORWARDED, HeaderName::from_static("x-real-ip"), header::VIA];
+const FORWARDED: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-for"),
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    header::VIA,
+];
 
-/// Returns the same 401 for keys that are missing, mistyped, unknown, revoked or expired. Otherwise a client could probe which keys exist.
+/// Returns the same 401 for keys that are missing, mistyped, unknown, revoked or expired. Otherwise a client
+/// could probe which keys exist.
 pub(crate) fn unauthorized() -> Problem {
-    Problem::new(Code::Unauthorized, "the request has no valid API key; send one in the header `Authorization: Bearer nb_live_…`")
+    Problem::new(
+        Code::Unauthorized,
+        "the request has no valid API key; send one in the header `Authorization: Bearer nb_live_…`",
+    )
 }
 
 /// Refuses, on a server without keys, a request that does not come from a program on this machine.
 ///
-/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS rebinding). It cannot make the
-/// browser send `localhost` in `Host`. It can also send a request without reading the answer. The browser then names the page in `Origin`
-/// and `Sec-Fetch-Site`. Most proxies that forward requests of other clients add one of [`FORWARDED`].
+/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS
+/// rebinding). It cannot make the browser send `localhost` in `Host`. It can also send a request without
+/// reading the answer. The browser then names the page in `Origin` and `Sec-Fetch-Site`. Most proxies that
+/// forward requests of other clients add one of [`FORWARDED`].
 fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), Problem> {
     let headers = &parts.headers;
-    let all = |name: HeaderName, is_allowed: fn(&HeaderValue) -> bool| headers.get_all(name).iter().all(is_allowed);
+    let all =
+        |name: HeaderName, is_allowed: fn(&HeaderValue) -> bool| headers.get_all(name).iter().all(is_allowed);
     let is_own_target = parts.uri.authority().is_none_or(|authority| is_loopback(authority.as_str()));
-    let is_for_us = headers.contains_key(HOST) && all(HOST, |host| host.to_str().is_ok_and(is_loopback)) && is_own_target;
+    let is_for_us =
+        headers.contains_key(HOST) && all(HOST, |host| host.to_str().is_ok_and(is_loopback)) && is_own_target;
     let is_from_us = origin.is_some_and(|address| address.is_loopback())
         && !FORWARDED.iter().any(|name| headers.contains_key(name))
         && all(ORIGIN, is_own_origin)
@@ -164,8 +196,7 @@ fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), P
     if is_for_us && is_from_us {
         return Ok(());
     }
-    let detail =
-        "without API keys, the server accepts only requests from its own machine to `localhost`; `nobat keys create` creates a key";
+    let detail = "without API keys, the server accepts only requests from its own machine to `localhost`; `nobat keys create` creates a key";
     Err(Problem::new(Code::MisdirectedRequest, detail))
 }
 
@@ -174,7 +205,10 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns true if an `Origin` is a page of this machine. The value `null` is none.
 fn is_own_origin(origin: &HeaderValue) -> bool {
-    let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
     authority.is_some_and(is_loopback)
 }
 

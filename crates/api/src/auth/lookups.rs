@@ -1,8 +1,8 @@
 //! Bounds on the look-ups of API keys that this process has not seen yet.
 //!
-//! A guessing client can send any number of well-formed keys, and each costs a read of the store. A valid key that is new to this process
-//! costs the same read. The server must not refuse it because a guesser shares its address. So the server looks up every well-formed key,
-//! but few at a time.
+//! A guessing client can send any number of well-formed keys, and each costs a read of the store. A valid key
+//! that is new to this process costs the same read. The server must not refuse it because a guesser shares
+//! its address. So the server looks up every well-formed key, but few at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,13 +15,15 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in order of arrival.
+/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in order of
+/// arrival.
 const MAX_IN_FLIGHT: usize = 16;
-/// Minimum time between two look-ups that find nothing, for an address with too many failures. It allows 1,000 look-ups a second. On SQLite
-/// they take a few per cent of a processor. A guesser needs a great many connections to ask for more.
+/// Minimum time between two look-ups that find nothing, for an address with too many failures. It allows
+/// 1,000 look-ups a second. On SQLite they take a few per cent of a processor. A guesser needs a great many
+/// connections to ask for more.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Maximum time that a request waits for its look-up. Then the server refuses it: with 429 if its address has failed too often, otherwise
-/// with 503.
+/// Maximum time that a request waits for its look-up. Then the server refuses it: with 429 if its address has
+/// failed too often, otherwise with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Number of lanes above which the server drops those that no request uses.
 const MAX_IDLE_LANES: usize = 1_000;
@@ -33,7 +35,8 @@ pub(crate) struct Lookups {
     refused: AtomicU64,
 }
 
-/// Queue of an address with too many failures: one look-up at a time, in order of arrival, and not before the `Instant`.
+/// Queue of an address with too many failures: one look-up at a time, in order of arrival, and not before the
+/// `Instant`.
 type Lane = Arc<tokio::sync::Mutex<Instant>>;
 
 /// Rate at which the server looks up the unknown keys of a client.
@@ -41,7 +44,8 @@ type Lane = Arc<tokio::sync::Mutex<Instant>>;
 pub(crate) enum GuessRate {
     /// Full speed: limited only by [`MAX_IN_FLIGHT`].
     Full,
-    /// One at a time for all requests of this client network, which has failed too often. `None` is an unknown address.
+    /// One at a time for all requests of this client network, which has failed too often. `None` is an
+    /// unknown address.
     Slowed(Option<IpAddr>),
 }
 

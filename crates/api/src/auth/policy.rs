@@ -20,7 +20,8 @@ pub struct AccessPolicy {
 pub enum AuthMode {
     /// Every request needs a key.
     Required,
-    /// No request needs a key until the first key is created. For a server that only programs on this machine can reach.
+    /// No request needs a key until the first key is created. For a server that only programs on this machine
+    /// can reach.
     NotYet,
     /// No request needs a key. For a program that has opened the store itself and so has full access.
     Never,
@@ -28,6 +29,7 @@ pub enum AuthMode {
 
 /// Remote IP address of the TCP connection of a request, as an extension of the request.
 ///
-/// Without it the client's address is unknown. Then an allow-list, the networks of a key, and a server without keys refuse the request.
+/// Without it the client's address is unknown. Then an allow-list, the networks of a key, and a server
+/// without keys refuse the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);

@@ -35,7 +35,20 @@ impl Principal {
     }
 
     /// Returns the audit entry for an action of this client.
-    pub(crate) fn entry(&self, tenant: &Tenant, action: Action, target: &impl ToString, now: Timestamp) -> Entry {
-        Entry { tenant: tenant.clone(), at: now, actor: self.actor, action, target: target.to_string(), mark: rand::random() }
+    pub(crate) fn entry(
+        &self,
+        tenant: &Tenant,
+        action: Action,
+        target: &impl ToString,
+        now: Timestamp,
+    ) -> Entry {
+        Entry {
+            tenant: tenant.clone(),
+            at: now,
+            actor: self.actor,
+            action,
+            target: target.to_string(),
+            mark: rand::random(),
+        }
     }
 }

@@ -18,7 +18,8 @@ use crate::http::error_code::Code;
 use crate::http::problem::Problem;
 use crate::quotas::body_budget::{OverBudget, Reservation};
 
-/// Maximum size of a body: 256 KiB. Together with the other fields of a task, it fits one record of every store.
+/// Maximum size of a body: 256 KiB. Together with the other fields of a task, it fits one record of every
+/// store.
 const MAX_BYTES: usize = 256 * 1024;
 /// Maximum time from the first byte of a body to its last.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -38,13 +39,23 @@ impl Deref for Received {
 }
 
 /// Returns the complete body of a request that must contain JSON.
-pub(crate) async fn json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+pub(crate) async fn json(
+    app: &App,
+    tenant: &Tenant,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Problem> {
     check_media_type(headers)?;
     whole(app, tenant, headers, body).await
 }
 
 /// Returns the complete body of a request that may contain JSON. `None` if the body is empty.
-pub(crate) async fn optional_json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Option<Received>, Problem> {
+pub(crate) async fn optional_json(
+    app: &App,
+    tenant: &Tenant,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<Received>, Problem> {
     let body = whole(app, tenant, headers, body).await?;
     if body.is_empty() {
         return Ok(None);
@@ -96,7 +107,10 @@ async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received,
 async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Problem::new(Code::MalformedBody, "the body ended early or its framing is invalid; send the complete body again")
+            Problem::new(
+                Code::MalformedBody,
+                "the body ended early or its framing is invalid; send the complete body again",
+            )
         })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
@@ -120,8 +134,15 @@ fn too_large() -> Problem {
 
 /// Refuses compressed bodies. A small one can expand to fill the memory.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if plain { Ok(()) } else { Err(Problem::new(Code::UnsupportedContentEncoding, "expected a body without Content-Encoding")) }
+    let plain = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if plain {
+        Ok(())
+    } else {
+        Err(Problem::new(Code::UnsupportedContentEncoding, "expected a body without Content-Encoding"))
+    }
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
@@ -130,14 +151,21 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
         (Some(one), None) => one == "application/json" || one.to_str().is_ok_and(is_json),
         _ => false,
     };
-    if is_json { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json")) }
+    if is_json {
+        Ok(())
+    } else {
+        Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json"))
+    }
 }
 
 /// Returns true for `application/json` with any parameters. A `charset` must be UTF-8, as JSON always is.
 fn is_json(media_type: &str) -> bool {
     let mut parts = media_type.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
-    essence && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| !is_charset(name) || is_utf8(value))
+    essence
+        && parts
+            .filter_map(|parameter| parameter.split_once('='))
+            .all(|(name, value)| !is_charset(name) || is_utf8(value))
 }
 
 fn is_charset(name: &str) -> bool {
@@ -154,10 +182,22 @@ mod tests {
 
     #[test]
     fn json_media_type_is_accepted_in_any_spelling() {
-        for text in ["application/json", "Application/JSON", "application/json; charset=UTF-8", "application/json;charset=\"utf-8\";v=1"] {
+        for text in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=UTF-8",
+            "application/json;charset=\"utf-8\";v=1",
+        ] {
             assert!(is_json(text), "{text}");
         }
-        for text in ["", "text/json", "application/json; charset=latin1", "application/jsonx", "application/problem+json", "json"] {
+        for text in [
+            "",
+            "text/json",
+            "application/json; charset=latin1",
+            "application/jsonx",
+            "application/problem+json",
+            "json",
+        ] {
             assert!(!is_json(text), "{text}");
         }
     }

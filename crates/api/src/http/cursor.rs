@@ -1,5 +1,5 @@
-//! Cursors: a store's position in a list, with a message authentication code (MAC). A client can neither change a cursor nor use it for
-//! another list.
+//! Cursors: a store's position in a list, with a message authentication code (MAC). A client can neither
+//! change a cursor nor use it for another list.
 
 use data_encoding::HEXLOWER;
 use nobat_core::ports::{ListQuery, Position};
@@ -20,7 +20,9 @@ pub(crate) struct List {
 impl List {
     /// List of the tasks that a query selects.
     pub(crate) fn tasks(query: &ListQuery) -> Self {
-        let moment = |moment: Option<nobat_core::types::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
+        let moment = |moment: Option<nobat_core::types::time::Timestamp>| {
+            moment.map(|moment| moment.millis().to_string())
+        };
         let parts = vec![
             Some("tasks".to_owned()),
             Some(query.tenant.to_string()),
@@ -50,7 +52,10 @@ impl List {
 
     /// List of a tenant's audit entries.
     pub(crate) fn audit(tenant: &Tenant) -> Self {
-        Self { parts: vec![Some("audit".to_owned()), Some(tenant.to_string())], condition: ", of the same tenant" }
+        Self {
+            parts: vec![Some("audit".to_owned()), Some(tenant.to_string())],
+            condition: ", of the same tenant",
+        }
     }
 }
 
@@ -77,7 +82,8 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
     mac.sign()
 }
 
-/// Adds a part and its length to the MAC. The length makes ("ab", "c") and ("a", "bc") differ, and an absent part differ from an empty one.
+/// Adds a part and its length to the MAC. The length makes ("ab", "c") and ("a", "bc") differ, and an absent
+/// part differ from an empty one.
 fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());
@@ -128,7 +134,10 @@ mod tests {
         ] {
             assert_eq!(open(&KEY, &List::tasks(&other), &cursor), None, "{other:?}");
         }
-        let (queue, kind) = (List::tasks(&ListQuery { queue: name(), ..query() }), List::tasks(&ListQuery { kind: name(), ..query() }));
+        let (queue, kind) = (
+            List::tasks(&ListQuery { queue: name(), ..query() }),
+            List::tasks(&ListQuery { kind: name(), ..query() }),
+        );
         assert_eq!(open(&KEY, &List::audit(&query().tenant), &cursor), None);
         assert_eq!(open(&KEY, &kind, &seal(&KEY, &queue, &Position(String::new()))), None);
     }

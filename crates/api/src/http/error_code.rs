@@ -141,6 +141,8 @@ impl Code {
         self.row().2
     }
 
+    /// Returns the word, the status and the title.
+    #[rustfmt::skip] // One row a line.
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::MalformedJson => ("malformed_json", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),

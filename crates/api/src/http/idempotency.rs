@@ -63,8 +63,14 @@ impl<'a> Identity<'a> {
 }
 
 /// Returns the request in the form that its task remembers, if it has a key.
-pub(crate) fn keyed_request(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Option<KeyedRequest>, Problem> {
-    let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else { return Ok(None) };
+pub(crate) fn keyed_request(
+    headers: &HeaderMap,
+    route: &'static str,
+    body: &[u8],
+) -> Result<Option<KeyedRequest>, Problem> {
+    let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else {
+        return Ok(None);
+    };
     let digest = sha256(&[route.as_bytes(), b"\n", key.as_bytes()]);
     Ok(Some(KeyedRequest { key: first(&digest), body: first(&fingerprint.0) }))
 }
@@ -75,7 +81,11 @@ fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
 
 /// Refuses a key on a route that cannot honour it. `instead` tells the client how to repeat such a request.
 pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(), Problem> {
-    if headers.contains_key(&HEADER) { Err(Problem::new(Code::IdempotencyKeyNotSupported, instead)) } else { Ok(()) }
+    if headers.contains_key(&HEADER) {
+        Err(Problem::new(Code::IdempotencyKeyNotSupported, instead))
+    } else {
+        Ok(())
+    }
 }
 
 const EXPECTED: &str = "expected one key of 1 to 255 ASCII characters, in quotes if it contains a space, a comma, a quote or a backslash";

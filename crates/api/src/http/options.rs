@@ -25,7 +25,8 @@ pub(crate) async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     Ok((options.unwrap_or_default(), keyed))
 }
 
-/// Returns the options of a `POST` that takes no idempotency key. `instead` tells the client how to repeat such a request.
+/// Returns the options of a `POST` that takes no idempotency key. `instead` tells the client how to repeat
+/// such a request.
 pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
     tenant: &Tenant,
@@ -37,7 +38,11 @@ pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
 }
 
 /// Returns the options from the body, or the defaults if the body is empty.
-pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, tenant: &Tenant, request: Request) -> Result<T, Problem> {
+pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(
+    app: &App,
+    tenant: &Tenant,
+    request: Request,
+) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
     match body::optional_json(app, tenant, &head.headers, body).await? {
         Some(body) => Ok(read_object(&body)?),

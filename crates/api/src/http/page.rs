@@ -35,16 +35,27 @@ impl PageRequest {
         }
     }
 
-    /// Returns the position at which the page before ended. `None` for the first page. Fails if the cursor is of another list.
-    pub(crate) fn after<T>(&self, app: &App, list: &List, parse: impl FnOnce(Position) -> Option<T>) -> Result<Option<T>, Problem> {
+    /// Returns the position at which the page before ended. `None` for the first page. Fails if the cursor is
+    /// of another list.
+    pub(crate) fn after<T>(
+        &self,
+        app: &App,
+        list: &List,
+        parse: impl FnOnce(Position) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
         let position = cursor::open(&app.cursor_key, list, cursor).and_then(parse);
-        let stale = || Problem::new(Code::InvalidCursor, format!("expected `next_cursor` of a page of this list{}", list.condition));
+        let stale = || {
+            Problem::new(
+                Code::InvalidCursor,
+                format!("expected `next_cursor` of a page of this list{}", list.condition),
+            )
+        };
         position.map(Some).ok_or_else(stale)
     }
 
-    /// Returns the records of the page, in the order of their names, and the cursor of the next page. Without a tenant, these are records
-    /// of the installation.
+    /// Returns the records of the page, in the order of their names, and the cursor of the next page. Without
+    /// a tenant, these are records of the installation.
     pub(crate) async fn records(
         &self,
         app: &App,
@@ -55,7 +66,8 @@ impl PageRequest {
         let after = self.after(app, list, |position| Name::new(&position.0).ok())?;
         let records = app.backend.config.page(tenant, kind, after.as_ref(), self.limit).await?;
         let end = records.last().filter(|_| records.len() == self.limit);
-        let next_cursor = end.map(|record| cursor::seal(&app.cursor_key, list, &Position(record.name.name.to_string())));
+        let next_cursor =
+            end.map(|record| cursor::seal(&app.cursor_key, list, &Position(record.name.name.to_string())));
         Ok((records, next_cursor))
     }
 }

@@ -24,7 +24,10 @@ impl<T: Parameter> FromRequestParts<App> for PathParam<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Path::<T>::from_request_parts(parts, app).await.map(|Path(value)| Self(value)).map_err(|_| T::not_found())
+        Path::<T>::from_request_parts(parts, app)
+            .await
+            .map(|Path(value)| Self(value))
+            .map_err(|_| T::not_found())
     }
 }
 
@@ -36,7 +39,10 @@ impl Parameter for Name {
 
 impl Parameter for Tenant {
     fn not_found() -> Problem {
-        Problem::new(Code::NotFound, format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"))
+        Problem::new(
+            Code::NotFound,
+            format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"),
+        )
     }
 }
 

@@ -36,10 +36,12 @@ pub(crate) struct Problem {
     headers: Vec<(&'static str, String)>,
 }
 
-/// Maximum number of errors in one answer. A client should see all its mistakes at once, but a hostile one must not get a huge answer.
+/// Maximum number of errors in one answer. A client should see all its mistakes at once, but a hostile one
+/// must not get a huge answer.
 const MAX_ERRORS: usize = 100;
 
-/// Maximum length of each text of an error, in bytes. A field's name comes from the client and may be as long as a body.
+/// Maximum length of each text of an error, in bytes. A field's name comes from the client and may be as long
+/// as a body.
 const MAX_ERROR_BYTES: usize = 300;
 
 impl Problem {
@@ -60,28 +62,38 @@ impl Problem {
         self
     }
 
-    /// Returns the same 404 for tasks that are unknown, expired or another tenant's. Otherwise a client could probe which tasks exist.
+    /// Returns the same 404 for tasks that are unknown, expired or another tenant's. Otherwise a client could
+    /// probe which tasks exist.
     pub(crate) fn task_not_found() -> Self {
         Self::new(Code::TaskNotFound, "no task has this id, or its retention has ended")
     }
 
     /// Error: the idempotency key was used with another body before.
     pub(crate) fn key_reused() -> Self {
-        Self::new(Code::IdempotencyKeyReused, "the key was used with another body before; send a new key with a new request")
+        Self::new(
+            Code::IdempotencyKeyReused,
+            "the key was used with another body before; send a new key with a new request",
+        )
     }
 
     /// Error: a bug, or a damaged store. Only the log shows `cause`.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Self {
             cause: Some(cause.into()),
-            ..Self::new(Code::Internal, "the cause is in the server's log, under the `instance` of this response")
+            ..Self::new(
+                Code::Internal,
+                "the cause is in the server's log, under the `instance` of this response",
+            )
         }
     }
 
-    /// Logs the cause, if there is one that the client does not see. `instance` connects the log line and the answer.
+    /// Logs the cause, if there is one that the client does not see. `instance` connects the log line and the
+    /// answer.
     fn log(&self, instance: &str) {
         match &self.cause {
-            Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed; the client gets a 500"),
+            Some(cause) if self.code == Code::Internal => {
+                tracing::error!(instance, cause, "a request failed; the client gets a 500");
+            }
             Some(cause) => tracing::warn!(instance, cause, "a request was refused; the client gets a 503"),
             None => {}
         }
@@ -100,13 +112,16 @@ impl From<Vec<FieldError>> for Problem {
     }
 }
 
-/// Returns the code of the whole answer. Malformed JSON takes precedence. Any other specific code applies only if all errors have it.
+/// Returns the code of the whole answer. Malformed JSON takes precedence. Any other specific code applies
+/// only if all errors have it.
 fn code_of(errors: &[FieldError]) -> Code {
     let is = |code: Code| move |error: &FieldError| error.code == Some(code.as_str());
     if errors.iter().any(is(Code::MalformedJson)) {
         return Code::MalformedJson;
     }
-    let telling = [Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress].into_iter().find(|code| errors.iter().all(is(*code)));
+    let telling = [Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress]
+        .into_iter()
+        .find(|code| errors.iter().all(is(*code)));
     telling.unwrap_or(Code::ValidationFailed)
 }
 
@@ -140,9 +155,10 @@ impl From<StoreError> for Problem {
                     "the request may have been carried out; check before you send it again, or submit with an Idempotency-Key",
                 )
             },
-            StoreError::Overloaded => {
-                Self::new(Code::Overloaded, "the request was not carried out; try again after the time in Retry-After")
-            }
+            StoreError::Overloaded => Self::new(
+                Code::Overloaded,
+                "the request was not carried out; try again after the time in Retry-After",
+            ),
             StoreError::Corrupt(_) => Self::internal(error.to_string()),
         }
     }
@@ -151,9 +167,10 @@ impl From<StoreError> for Problem {
 impl From<NoVault> for Problem {
     fn from(error: NoVault) -> Self {
         match error {
-            NoVault::NoKey => {
-                Self::new(Code::NoMasterKey, "the server cannot store secrets; its operator must set NOBAT_MASTER_KEY or NOBAT_KMS_KEY")
-            }
+            NoVault::NoKey => Self::new(
+                Code::NoMasterKey,
+                "the server cannot store secrets; its operator must set NOBAT_MASTER_KEY or NOBAT_KMS_KEY",
+            ),
             NoVault::Unavailable(_) => Self {
                 cause: Some(error.to_string()),
                 ..Self::new(
@@ -170,10 +187,16 @@ impl From<ApplyError> for Problem {
         match error {
             ApplyError::Missing => Self::task_not_found(),
             ApplyError::Refused(TransitionError::KeyReused) => Self::key_reused(),
-            ApplyError::Refused(TransitionError::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
-            ApplyError::Refused(TransitionError::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
+            ApplyError::Refused(TransitionError::Ended) => {
+                Self::new(Code::TaskEnded, "a task that has ended can only be replayed")
+            }
+            ApplyError::Refused(TransitionError::NotEnded) => {
+                Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed")
+            }
             ApplyError::Refused(TransitionError::OtherGeneration(current)) => {
-                let detail = format!("the task is at generation {current}; read the task, and replay that generation if it must run again");
+                let detail = format!(
+                    "the task is at generation {current}; read the task, and replay that generation if it must run again"
+                );
                 Self::new(Code::GenerationMismatch, detail)
             }
             ApplyError::Refused(refused) => Self::internal(refused.to_string()),
@@ -251,7 +274,11 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             code: self.code.as_str(),
             instance: &instance,
-            errors: self.errors.iter().map(|error| FieldErrorView { pointer: &error.pointer, detail: &error.detail }).collect(),
+            errors: self
+                .errors
+                .iter()
+                .map(|error| FieldErrorView { pointer: &error.pointer, detail: &error.detail })
+                .collect(),
         };
         // Strings and a number always serialize to JSON.
         let mut response = Response::new(Body::from(serde_json::to_vec(&view).unwrap_or_default()));
@@ -274,7 +301,9 @@ impl IntoResponse for Problem {
             _ => {}
         }
         for (name, value) in self.headers {
-            headers.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
+            headers.extend(
+                HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)),
+            );
         }
         response
     }
@@ -293,16 +322,26 @@ mod tests {
         let blocked = || invalid(Some("blocked_address"));
         assert_eq!(Problem::from(vec![blocked(), blocked()]).code, Code::BlockedAddress);
         assert_eq!(Problem::from(vec![blocked(), invalid(None)]).code, Code::ValidationFailed);
-        assert_eq!(Problem::from(vec![blocked(), invalid(Some("unknown_kind"))]).code, Code::ValidationFailed);
+        assert_eq!(
+            Problem::from(vec![blocked(), invalid(Some("unknown_kind"))]).code,
+            Code::ValidationFailed
+        );
         assert_eq!(Problem::from(vec![invalid(Some("unknown_kind"))]).code, Code::UnknownKind);
         assert_eq!(Problem::from(vec![blocked(), invalid(Some("malformed_json"))]).code, Code::MalformedJson);
     }
 
     #[test]
     fn store_error_text_is_not_sent_to_the_client() {
-        for error in [StoreError::Corrupt("row 7 of /var/lib".into()), StoreError::Unavailable("arn:aws:hunter2".into())] {
+        for error in [
+            StoreError::Corrupt("row 7 of /var/lib".into()),
+            StoreError::Unavailable("arn:aws:hunter2".into()),
+        ] {
             let problem = Problem::from(error);
-            assert!(!problem.detail.contains("row 7") && !problem.detail.contains("arn"), "{}", problem.detail);
+            assert!(
+                !problem.detail.contains("row 7") && !problem.detail.contains("arn"),
+                "{}",
+                problem.detail
+            );
             assert!(problem.cause.is_some());
         }
     }

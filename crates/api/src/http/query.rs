@@ -1,4 +1,5 @@
-//! Parses query strings: every parameter is known, each occurs at most once, and one answer reports all errors.
+//! Parses query strings: every parameter is known, each occurs at most once, and one answer reports all
+//! errors.
 
 use std::borrow::Cow;
 
@@ -28,8 +29,14 @@ impl<'a> Query<'a> {
         query
     }
 
-    /// Returns the value of a parameter, if it is present and `parse` accepts it. `expected` describes valid values for the error text.
-    pub(crate) fn get<T>(&mut self, name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    /// Returns the value of a parameter, if it is present and `parse` accepts it. `expected` describes valid
+    /// values for the error text.
+    pub(crate) fn get<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let (_, value) = self.values.iter().find(|(other, _)| other == name)?;
         let parsed = parse(value);
         if parsed.is_none() {

@@ -13,12 +13,17 @@ use serde::Serialize;
 use crate::auth::principal::Principal;
 use crate::http::problem::Problem;
 
-/// Approximate size of a task in an answer without its payload and result, in bytes. A little more than most tasks need, so that the buffer
-/// seldom grows.
+/// Approximate size of a task in an answer without its payload and result, in bytes. A little more than most
+/// tasks need, so that the buffer seldom grows.
 const TASK_BYTES: usize = 640;
 
 /// Returns the answer that shows a task, as far as the caller may see it.
-pub(crate) fn task(status: StatusCode, task: &Task, caller: &Principal, now: Timestamp) -> Result<Response, Problem> {
+pub(crate) fn task(
+    status: StatusCode,
+    task: &Task,
+    caller: &Principal,
+    now: Timestamp,
+) -> Result<Response, Problem> {
     value(status, room(task), &view(task, caller, now))
 }
 
@@ -46,7 +51,9 @@ pub(crate) fn json(status: StatusCode, text: Bytes) -> Response {
 
 /// Adds `Idempotency-Replayed: true`: the same request, by its idempotency key, was carried out before.
 pub(crate) fn mark_replayed(response: &mut Response) {
-    response.headers_mut().insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 }
 
 /// Returns the approximate size of a task in an answer, in bytes.

@@ -4,15 +4,17 @@ use std::borrow::Cow;
 
 const MAX_BYTES: usize = 255;
 
-/// Returns the text of a header's value: a string of structured fields (RFC 8941), or the same without its quotes. `None` if it is not
-/// valid.
+/// Returns the text of a header's value: a string of structured fields (RFC 8941), or the same without its
+/// quotes. `None` if it is not valid.
 ///
 /// A comma outside of quotes is not valid, because two headers that a proxy has joined look like that.
 pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
     let value = std::str::from_utf8(value).ok()?;
     let key = match value.strip_prefix('"') {
         Some(rest) => unquote(rest.strip_suffix('"')?)?,
-        None if value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',')) => value.into(),
+        None if value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',')) => {
+            value.into()
+        }
         None => return None,
     };
     (1..=MAX_BYTES).contains(&key.len()).then_some(key)
@@ -46,7 +48,12 @@ mod tests {
 
     #[test]
     fn quoted_and_bare_are_the_same_key() {
-        for (text, key) in [("abc", "abc"), ("\"abc\"", "abc"), (r#""a b,\"\\""#, r#"a b,"\"#), ("8e03978e-40d5", "8e03978e-40d5")] {
+        for (text, key) in [
+            ("abc", "abc"),
+            ("\"abc\"", "abc"),
+            (r#""a b,\"\\""#, r#"a b,"\"#),
+            ("8e03978e-40d5", "8e03978e-40d5"),
+        ] {
             assert_eq!(parse(text.as_bytes()).as_deref(), Some(key), "{text}");
         }
         let long = "k".repeat(255);
@@ -56,8 +63,22 @@ mod tests {
     #[test]
     fn invalid_key_is_refused() {
         let long = "k".repeat(256);
-        for text in ["", "\"\"", "\"", "a b", "a,b", "a\tb", "\"a", "a\"", r#""a"b""#, r#""a\n""#, r#""a\"#, "\"a\";p=1", "ключ", &long]
-        {
+        for text in [
+            "",
+            "\"\"",
+            "\"",
+            "a b",
+            "a,b",
+            "a\tb",
+            "\"a",
+            "a\"",
+            r#""a"b""#,
+            r#""a\n""#,
+            r#""a\"#,
+            "\"a\";p=1",
+            "ключ",
+            &long,
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(parse(b"\xff"), None);

@@ -1,7 +1,7 @@
 //! Limit on the total size of the request bodies in memory.
 //!
-//! A body takes up to 256 KiB while its client sends it, and then until the server has answered. Without a bound, a client with many
-//! connections that stalls in the middle of each body fills the memory.
+//! A body takes up to 256 KiB while its client sends it, and then until the server has answered. Without a
+//! bound, a client with many connections that stalls in the middle of each body fills the memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,13 +46,19 @@ impl BodyBudget {
     /// Returns the number of bytes in memory and of refused bodies.
     pub(crate) fn load(&self) -> QueueLoad {
         let Held { total, refused, .. } = *self.0.lock();
-        QueueLoad { name: "body_bytes", length: total, limit: MAX_TOTAL, tenant_limit: MAX_PER_TENANT, refused }
+        QueueLoad {
+            name: "body_bytes",
+            length: total,
+            limit: MAX_TOTAL,
+            tenant_limit: MAX_PER_TENANT,
+            refused,
+        }
     }
 }
 
 impl Reservation {
-    /// Fails if there is no room for so many bytes now. Reserves nothing, so a client that announces a body and sends none takes no budget
-    /// from other clients.
+    /// Fails if there is no room for so many bytes now. Reserves nothing, so a client that announces a body
+    /// and sends none takes no budget from other clients.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
         self.room(&mut self.budget.0.lock(), bytes).map(drop)
     }
@@ -67,7 +73,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Returns the number of bytes that the tenant holds, if there is room for so many more. Otherwise counts a refusal.
+    /// Returns the number of bytes that the tenant holds, if there is room for so many more. Otherwise counts
+    /// a refusal.
     fn room(&self, held: &mut Held, bytes: usize) -> Result<usize, OverBudget> {
         let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
         if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
@@ -104,7 +111,10 @@ mod tests {
         let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
         let mut first = budget.reserve(&one);
         // `check_room` reserves nothing.
-        assert_eq!((first.check_room(MAX_PER_TENANT), first.check_room(MAX_PER_TENANT + 1)), (Ok(()), Err(OverBudget)));
+        assert_eq!(
+            (first.check_room(MAX_PER_TENANT), first.check_room(MAX_PER_TENANT + 1)),
+            (Ok(()), Err(OverBudget))
+        );
         assert_eq!(first.grow(MAX_PER_TENANT), Ok(()));
         assert_eq!((budget.reserve(&one).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));
         let mut second = budget.reserve(&two);

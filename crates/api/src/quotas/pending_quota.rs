@@ -1,4 +1,5 @@
-//! Limit on the waiting tasks of a tenant. The store counts them from time to time, and the process adds what it accepts in between.
+//! Limit on the waiting tasks of a tenant. The store counts them from time to time, and the process adds what
+//! it accepts in between.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -19,7 +20,8 @@ pub(crate) struct PendingQuota(Mutex<HashMap<Tenant, Arc<Place>>>);
 #[derive(Default)]
 struct Place {
     count: tokio::sync::Mutex<Option<Count>>,
-    /// Number of failed counts. Requests that waited for one fail with it, instead of counting again one after the other.
+    /// Number of failed counts. Requests that waited for one fail with it, instead of counting again one
+    /// after the other.
     failures: AtomicU64,
 }
 
@@ -44,10 +46,11 @@ pub(crate) struct More<'a> {
 }
 
 impl PendingQuota {
-    /// Returns true if the tenant may have so many more waiting tasks, and then counts them as accepted. `waiting` asks the store for the
-    /// number of waiting tasks, up to a maximum.
+    /// Returns true if the tenant may have so many more waiting tasks, and then counts them as accepted.
+    /// `waiting` asks the store for the number of waiting tasks, up to a maximum.
     ///
-    /// Tasks that other processes accept, and tasks that have started, change the count only when the store counts again.
+    /// Tasks that other processes accept, and tasks that have started, change the count only when the store
+    /// counts again.
     pub(crate) async fn admits(
         &self,
         more: &More<'_>,
@@ -57,7 +60,8 @@ impl PendingQuota {
         let place = self.place(more.tenant);
         let failures = place.failures.load(Ordering::Relaxed);
         let mut counted = place.count.lock().await;
-        let fresh = counted.filter(|count| count.counted_at <= more.now && more.now < count.counted_at + more.recount);
+        let fresh = counted
+            .filter(|count| count.counted_at <= more.now && more.now < count.counted_at + more.recount);
         if fresh.is_none() && place.failures.load(Ordering::Relaxed) != failures {
             return Err(StoreError::Overloaded);
         }
@@ -91,12 +95,19 @@ mod tests {
 
     fn more(tenant: &Tenant, count: usize, after: i64) -> More<'_> {
         let limit = NonZeroU32::new(3).unwrap();
-        More { tenant, limit, count, recount: Duration::from_secs(1), now: Timestamp::from_millis(1_800_000_000_000 + after) }
+        More {
+            tenant,
+            limit,
+            count,
+            recount: Duration::from_secs(1),
+            now: Timestamp::from_millis(1_800_000_000_000 + after),
+        }
     }
 
     #[tokio::test]
     async fn count_is_reused_and_accepted_tasks_are_added() {
-        let (pending_quota, acme, other) = (PendingQuota::default(), Tenant::new("acme").unwrap(), Tenant::default());
+        let (pending_quota, acme, other) =
+            (PendingQuota::default(), Tenant::new("acme").unwrap(), Tenant::default());
         let asks = [
             (&acme, 2, 0, 1),
             (&acme, 1, 0, 9),
@@ -108,10 +119,12 @@ mod tests {
         ];
         let mut admitted = Vec::new();
         for (tenant, count, after, waiting) in asks {
-            admitted.push(pending_quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap());
+            admitted.push(
+                pending_quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap(),
+            );
         }
-        // The last two: a clock that was set back does not extend the validity of a count, and the new count includes what is accepted
-        // then.
+        // The last two: a clock that was set back does not extend the validity of a count, and the new count
+        // includes what is accepted then.
         assert_eq!(admitted, [true, false, true, false, true, true, false]);
     }
 
@@ -140,7 +153,8 @@ mod tests {
 
     #[tokio::test]
     async fn requests_that_wait_for_a_count_fail_with_it() {
-        let (pending_quota, acme, counts) = (PendingQuota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
+        let (pending_quota, acme, counts) =
+            (PendingQuota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
         let ask = || async {
             let failing = async |_| {
                 counts.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +170,9 @@ mod tests {
     #[tokio::test]
     async fn failed_count_is_not_cached() {
         let (pending_quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
-        assert!(pending_quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err());
+        assert!(
+            pending_quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err()
+        );
         assert!(!pending_quota.admits(&more(&acme, 1, 0), async |_| Ok(3)).await.unwrap());
     }
 }

@@ -27,14 +27,20 @@ pub(crate) struct RequestRates(Mutex<HashMap<Tenant, Stock>>);
 struct Stock {
     left: u32,
     until: Timestamp,
-    /// Size of the next block: twice the last one if it was used up in time, otherwise 1. So a process with few requests takes no tokens
-    /// that other processes could use.
+    /// Size of the next block: twice the last one if it was used up in time, otherwise 1. So a process with
+    /// few requests takes no tokens that other processes could use.
     next: NonZeroU32,
 }
 
 impl RequestRates {
     /// Takes the token for one request. Otherwise returns a 429 with the time until the next token.
-    pub(crate) async fn take(&self, backend: &Backend, tenant: &Tenant, rate: TokenRate, now: Timestamp) -> Result<(), Problem> {
+    pub(crate) async fn take(
+        &self,
+        backend: &Backend,
+        tenant: &Tenant,
+        rate: TokenRate,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
         if self.take_left(tenant, now) {
             return Ok(());
         }
@@ -69,20 +75,29 @@ impl RequestRates {
     /// Stores a granted block, less the one token that the request uses at once.
     fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
         let mut stocks = self.0.lock();
-        let stock = stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
+        let stock =
+            stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
         let left = if now < stock.until { stock.left } else { 0 };
-        *stock = Stock { left: left.saturating_add(count.get() - 1), until: now + GOOD_FOR, next: wanted.saturating_mul(TWICE) };
+        *stock = Stock {
+            left: left.saturating_add(count.get() - 1),
+            until: now + GOOD_FOR,
+            next: wanted.saturating_mul(TWICE),
+        };
     }
 }
 
-/// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10. `RateLimit-Policy` holds the quota and its window in seconds.
-/// `RateLimit` holds the remaining tokens and the seconds until the next one.
+/// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10. `RateLimit-Policy` holds the
+/// quota and its window in seconds. `RateLimit` holds the remaining tokens and the seconds until the next
+/// one.
 fn refused(rate: TokenRate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);
     Problem::new(
         Code::RateLimited,
-        format!("the tenant exceeds its rate of {} requests a second; try again after the time in Retry-After", rate.per_second),
+        format!(
+            "the tenant exceeds its rate of {} requests a second; try again after the time in Retry-After",
+            rate.per_second
+        ),
     )
     .retry_after(seconds)
     .with_header("ratelimit-policy", format!("\"requests\";q={};w={window}", rate.burst))
@@ -105,14 +120,21 @@ mod tests {
 
     /// Bucket that grants blocks, as a store with costly writes does.
     struct Blocks {
-        /// Grant of the first request: this number, or all that it wants if `None`. Later requests get nothing.
+        /// Grant of the first request: this number, or all that it wants if `None`. Later requests get
+        /// nothing.
         size: Option<u32>,
         asked: Mutex<Vec<u32>>,
     }
 
     #[async_trait]
     impl ConfigStore for Blocks {
-        async fn take(&self, _: &Tenant, _: TokenRate, wanted: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
+        async fn take(
+            &self,
+            _: &Tenant,
+            _: TokenRate,
+            wanted: NonZeroU32,
+            _: Timestamp,
+        ) -> Result<TakeResult, StoreError> {
             let place = {
                 let mut asked = self.asked.lock();
                 asked.push(wanted.get());
@@ -131,7 +153,13 @@ mod tests {
             Ok(None)
         }
 
-        async fn page(&self, _: Option<&Tenant>, _: RecordKind, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+        async fn page(
+            &self,
+            _: Option<&Tenant>,
+            _: RecordKind,
+            _: Option<&Name>,
+            _: usize,
+        ) -> Result<Vec<Record>, StoreError> {
             Ok(Vec::new())
         }
 
@@ -172,19 +200,24 @@ mod tests {
 
     #[tokio::test]
     async fn unused_rest_of_a_block_expires() {
-        let (permits, tenant, now) = (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let (permits, tenant, now) =
+            (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = backend(&blocks(Some(3)));
         for _ in 0..2 {
             permits.take(&blocks, &tenant, RATE, now).await.unwrap();
         }
-        assert!(permits.take(&blocks, &tenant, RATE, now + GOOD_FOR).await.is_err(), "a token expires after a second");
+        assert!(
+            permits.take(&blocks, &tenant, RATE, now + GOOD_FOR).await.is_err(),
+            "a token expires after a second"
+        );
         assert!(permits.take(&blocks, &tenant, RATE, now).await.is_ok(), "a token is valid for a second");
         assert!(permits.take(&blocks, &tenant, RATE, now).await.is_err());
     }
 
     #[tokio::test]
     async fn block_size_doubles_while_blocks_are_used_up() {
-        let (permits, tenant, now) = (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let (permits, tenant, now) =
+            (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = blocks(None);
         let backend = backend(&blocks);
         for _ in 0..1 + 2 + 4 {
@@ -197,7 +230,8 @@ mod tests {
 
     #[test]
     fn concurrent_blocks_are_added_and_an_expired_one_is_not() {
-        let (tenant, now, three) = (Tenant::default(), Timestamp::from_millis(5_000), NonZeroU32::new(3).unwrap());
+        let (tenant, now, three) =
+            (Tenant::default(), Timestamp::from_millis(5_000), NonZeroU32::new(3).unwrap());
         for (second, left) in [(now, 4), (now + GOOD_FOR, 2)] {
             let permits = RequestRates::default();
             for at in [now, second] {
@@ -209,7 +243,8 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_requests_share_one_block() {
-        let (permits, tenant, now, blocks) = (RequestRates::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
+        let (permits, tenant, now, blocks) =
+            (RequestRates::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
         let take = || permits.take(&blocks, &tenant, RATE, now);
         let (first, second) = tokio::join!(take(), take());
         assert!(first.is_ok() && second.is_ok());

@@ -38,7 +38,8 @@ impl TestSlots {
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
         let mut taken = self.0.lock();
         let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
-        let of_endpoint = taken.endpoints.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
+        let of_endpoint =
+            taken.endpoints.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
         let reached = [
             (of_endpoint, MAX_OF_ENDPOINT, "of this endpoint"),
             (of_tenant, MAX_OF_TENANT, "of this tenant"),
@@ -96,11 +97,16 @@ mod tests {
     #[test]
     fn dropped_slot_frees_its_place_in_every_limit() {
         let slots = TestSlots::default();
-        let mut held: Vec<TestSlot> = (0..MAX_OF_ENDPOINT).map(|_| slots.acquire(&tenant(0), &name(0)).unwrap()).collect();
+        let mut held: Vec<TestSlot> =
+            (0..MAX_OF_ENDPOINT).map(|_| slots.acquire(&tenant(0), &name(0)).unwrap()).collect();
         assert!(slots.acquire(&tenant(0), &name(0)).is_err(), "the limit of the endpoint is reached");
-        held.extend((MAX_OF_ENDPOINT..MAX_OF_TENANT).map(|number| slots.acquire(&tenant(0), &name(number)).unwrap()));
+        held.extend(
+            (MAX_OF_ENDPOINT..MAX_OF_TENANT).map(|number| slots.acquire(&tenant(0), &name(number)).unwrap()),
+        );
         assert!(slots.acquire(&tenant(0), &name(99)).is_err(), "the limit of the tenant is reached");
-        held.extend((MAX_OF_TENANT..MAX_IN_ALL).map(|number| slots.acquire(&tenant(number), &name(0)).unwrap()));
+        held.extend(
+            (MAX_OF_TENANT..MAX_IN_ALL).map(|number| slots.acquire(&tenant(number), &name(0)).unwrap()),
+        );
         assert!(slots.acquire(&tenant(99), &name(0)).is_err(), "the limit of the process is reached");
         held.swap_remove(0);
         assert!(slots.acquire(&tenant(0), &name(0)).is_ok());

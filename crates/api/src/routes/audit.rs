@@ -31,17 +31,19 @@ pub(crate) struct EntryView {
     /// Tenant whose data the action changed.
     #[schema(value_type = String)]
     tenant: Tenant,
-    /// Id of the API key that was used. `anonymous`: a client of a server that requires no keys. `operator`: a program that opened the file
-    /// or wrote to the table without the API. `worker`: nobat itself, after an endpoint's response.
+    /// Id of the API key that was used. `anonymous`: a client of a server that requires no keys. `operator`:
+    /// a program that opened the file or wrote to the table without the API. `worker`: nobat itself, after an
+    /// endpoint's response.
     actor: String,
-    /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`, `callback_secret.set`,
-    /// `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`,
-    /// `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action that
-    /// only a later version knows.
+    /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`,
+    /// `tenant.changed`, `callback_secret.set`, `callback_secret.rotated`, `callback_secret.removed`,
+    /// `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`, `endpoint.resumed`, `endpoint.gone`,
+    /// `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action that only
+    /// a later version knows.
     #[schema(value_type = String)]
     action: &'static str,
-    /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a limit key. For a rotated key:
-    /// its id and that of its successor.
+    /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a
+    /// limit key. For a rotated key: its id and that of its successor.
     target: String,
 }
 
@@ -58,8 +60,9 @@ pub(crate) struct PageView {
 
 /// Read the audit trail
 ///
-/// Lists cancellations and replays of tasks, and changes of keys, tenants, callback secrets, endpoints, queues, kinds and limit keys,
-/// newest first. Entries are kept as long as ended tasks. The field `submitted_by` of a task names the key that submitted it.
+/// Lists cancellations and replays of tasks, and changes of keys, tenants, callback secrets, endpoints,
+/// queues, kinds and limit keys, newest first. Entries are kept as long as ended tasks. The field
+/// `submitted_by` of a task names the key that submitted it.
 #[utoipa::path(
     get,
     path = "/v1/audit",
@@ -84,7 +87,8 @@ pub(crate) async fn page(
     query.finish()?;
     let list = List::audit(&tenant);
     let after = page.after(&app, &list, Some)?;
-    let page = app.backend.config.audit(&AuditQuery { tenant, limit: page.limit, after }, app.clock.now()).await?;
+    let page =
+        app.backend.config.audit(&AuditQuery { tenant, limit: page.limit, after }, app.clock.now()).await?;
     let next_cursor = page.next.map(|next| cursor::seal(&app.cursor_key, &list, &next));
     let data: Vec<EntryView> = page.entries.into_iter().map(EntryView::from).collect();
     response::value(StatusCode::OK, ENTRY_BYTES * (1 + data.len()), &PageView { data, next_cursor })

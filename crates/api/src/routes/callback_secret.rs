@@ -1,4 +1,5 @@
-//! Secrets that sign a tenant's callbacks. Clients set, rotate and remove them. The API never shows a secret again.
+//! Secrets that sign a tenant's callbacks. Clients set, rotate and remove them. The API never shows a secret
+//! again.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ const OVERLAP: f64 = 86_400.0;
 #[serde(deny_unknown_fields, default)]
 #[schema(as = SetCallbackSecret)]
 pub(crate) struct Set {
-    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the
+    /// response.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     secret: Option<String>,
 }
@@ -47,7 +49,8 @@ pub(crate) struct Set {
 #[serde(deny_unknown_fields, default)]
 #[schema(as = RotateSecret)]
 pub(crate) struct Rotate {
-    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the
+    /// response.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub(crate) secret: Option<String>,
     /// Seconds for which the older secrets also sign.
@@ -63,7 +66,8 @@ impl Default for Rotate {
 
 /// Returns the schema of the numbers that [`grace_period`] accepts.
 fn grace_period_schema() -> Schema {
-    let seconds = |from, to| ObjectBuilder::new().schema_type(Type::Number).minimum(Some(from)).maximum(Some(to));
+    let seconds =
+        |from, to| ObjectBuilder::new().schema_type(Type::Number).minimum(Some(from)).maximum(Some(to));
     OneOfBuilder::new()
         .item(seconds(10, 2_592_000))
         .item(seconds(0, 0))
@@ -106,11 +110,11 @@ pub(crate) struct SecretView {
 
 /// Set the callback secret
 ///
-/// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies. It stores the secret encrypted
-/// and never shows it again.
+/// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies.
+/// It stores the secret encrypted and never shows it again.
 ///
-/// The process that handles the request signs with it at once. Other processes sign with the older secrets for up to 10 seconds. To
-/// replace a secret without that gap, rotate it.
+/// The process that handles the request signs with it at once. Other processes sign with the older secrets
+/// for up to 10 seconds. To replace a secret without that gap, rotate it.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",
@@ -132,8 +136,9 @@ pub(crate) async fn set(
 
 /// Replace the callback secret
 ///
-/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `grace_period`
-/// seconds, so that receivers can switch over in the meantime. After that, no process signs with them.
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older
+/// secrets also sign for `grace_period` seconds, so that receivers can switch over in the meantime. After
+/// that, no process signs with them.
 #[utoipa::path(
     post,
     path = "/v1/callback-secret/rotate",
@@ -148,7 +153,8 @@ pub(crate) async fn rotate(
     Authorized(caller, _): Authorized<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
+    let Rotate { secret, grace_period: seconds } =
+        options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
     let overlap = grace_period(seconds)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     response::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
@@ -165,7 +171,10 @@ pub(crate) async fn rotate(
     security(("key" = ["config:write"])),
     responses((status = 200, description = "The secrets that sign callbacks.", body = SecretsView)),
 )]
-pub(crate) async fn one(State(app): State<App>, Authorized(caller, _): Authorized<ConfigWrite>) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+) -> Result<Response, Problem> {
     let secrets = app.backend.config.callback_secrets(&caller.tenant).await?;
     response::value(StatusCode::OK, SECRETS_BYTES, &SecretsView::new(&secrets, app.clock.now()))
 }
@@ -187,7 +196,8 @@ pub(crate) async fn remove(
     request: Request,
 ) -> Result<Response, Problem> {
     let _: Remove = options(&app, &caller.tenant, request).await?;
-    let secrets = write(&app, &caller, Action::CallbackSecretRemoved, |secrets, _| Ok(secrets.none())).await?;
+    let secrets =
+        write(&app, &caller, Action::CallbackSecretRemoved, |secrets, _| Ok(secrets.none())).await?;
     response::value(StatusCode::OK, SECRETS_BYTES, &secrets)
 }
 
@@ -201,14 +211,15 @@ struct Change {
 impl Change {
     async fn make(self, app: &App, caller: &Principal) -> Result<SecretsView, Problem> {
         let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
-        let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
+        let given =
+            given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
         let is_given = given.is_some();
         let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
         let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
         let sealed: Sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let view = write(app, caller, self.action, |secrets, now| {
-            // Sealing the older secrets anew lets the operator drop an old master key once every secret is rotated, even during a grace
-            // period.
+            // Sealing the older secrets anew lets the operator drop an old master key once every secret is
+            // rotated, even during a grace period.
             let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
             let changed = changed.with(sealed.clone(), self.overlap, now);
             changed.map_err(|_| {
@@ -234,8 +245,16 @@ async fn write(
     let read = || app.backend.config.callback_secrets(&caller.tenant);
     let changed = update(app, "the secret", read, |current| {
         let changed = change(&current, now)?;
-        let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
-        Ok((config_update::Change::Write(vec![record]), caller.entry(&caller.tenant, action, &caller.tenant, now), changed))
+        let record = Record {
+            name: RecordName::of_callback_secret(&caller.tenant),
+            version: changed.version,
+            body: changed.to_text(),
+        };
+        Ok((
+            config_update::Change::Write(vec![record]),
+            caller.entry(&caller.tenant, action, &caller.tenant, now),
+            changed,
+        ))
     })
     .await?;
     Ok(SecretsView::new(&changed, now))

@@ -20,11 +20,12 @@ pub(crate) enum Change {
     Remove(RecordName, u64),
 }
 
-/// Makes a change and writes its audit entry. Then the entry's tenant gets its configuration from the store, not from the cache.
+/// Makes a change and writes its audit entry. Then the entry's tenant gets its configuration from the store,
+/// not from the cache.
 ///
-/// `read` reads the current record. `change` returns the change, the audit entry, and the value that this function returns once they are
-/// written. Both run again if another client wrote the record in between. After [`MAX_TRIES`] the error is 503 `overloaded`, and its
-/// detail names `what` was to change.
+/// `read` reads the current record. `change` returns the change, the audit entry, and the value that this
+/// function returns once they are written. Both run again if another client wrote the record in between.
+/// After [`MAX_TRIES`] the error is 503 `overloaded`, and its detail names `what` was to change.
 pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
     app: &App,
     what: &str,
@@ -45,6 +46,8 @@ pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
     }
     Err(Problem::new(
         Code::Overloaded,
-        format!("other requests changed {what} at the same time, and this one changed nothing; try again after the time in Retry-After"),
+        format!(
+            "other requests changed {what} at the same time, and this one changed nothing; try again after the time in Retry-After"
+        ),
     ))
 }

@@ -2,8 +2,8 @@
 //!
 //! nobat stores their secrets and the values of their headers encrypted, and never shows them again.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+pub(crate) mod view;
+
 use std::time::Duration;
 
 use axum::extract::{RawQuery, Request, State};
@@ -11,25 +11,24 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::auth::audit::Action;
 use nobat_core::config::endpoint::{
-    Endpoint, EndpointStatus, EndpointSubmission, EndpointTest, EndpointUpdate, EndpointUpdateContext, TestResult,
+    Endpoint, EndpointStatus, EndpointSubmission, EndpointTest, EndpointUpdate, EndpointUpdateContext,
+    TestResult,
 };
 use nobat_core::config::kind::{KindError, Target};
 use nobat_core::config::record::{Record, RecordKind};
 use nobat_core::json::Json;
 use nobat_core::json::decode::read_object;
-use nobat_core::limits::{BatchPolicy, BreakerView, LimitScope, LimiterStatus, LimitsView};
+use nobat_core::limits::LimitScope;
 use nobat_core::ports::StoreError;
-use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
+use nobat_core::secrets::secret_set::MAX_LIVE;
 use nobat_core::secrets::webhook::WebhookSecret;
 use nobat_core::task::callback::HTTP;
-use nobat_core::task::view::RetryView;
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
@@ -43,8 +42,9 @@ use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::callback_secret::{Rotate, SecretView};
+use crate::routes::callback_secret::Rotate;
 use crate::routes::config_update::{Change, update};
+use crate::routes::endpoints::view::{EndpointView, PageView};
 use crate::routes::queues;
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
 use crate::routes::wake::{Of, wake};
@@ -58,86 +58,6 @@ const MAX_TRIAL: Duration = Duration::from_secs(10);
 /// Maximum size of an endpoint's record, in bytes. The stores allow more, so that a rotation always has room.
 const MAX_RECORD: usize = 32 * 1024;
 
-/// Endpoint, without its secrets and the values of its headers.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Endpoint)]
-pub(crate) struct EndpointView {
-    /// Name.
-    #[schema(value_type = String)]
-    name: Name,
-    /// URL that tasks without a path call. The paths of other tasks are appended to it.
-    url: String,
-    /// Headers that nobat adds to every request. Their values are shown as `null`.
-    headers: BTreeMap<String, Option<String>>,
-    /// Secrets that sign requests, newest first.
-    secrets: Vec<SecretView>,
-    /// Generated secret. Only in the response to the request that generated it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    secret: Option<String>,
-    /// Maximum duration of an attempt in seconds, for tasks that set none. `null`: the default of 30.
-    #[schema(required)]
-    timeout: Option<f64>,
-    /// Retries of tasks that set none. `null`: the retries of their queue.
-    #[schema(required)]
-    retry: Option<RetryView>,
-    /// HTTP statuses that count as success.
-    success_statuses: Vec<String>,
-    /// HTTP statuses after which nobat retries the task.
-    retry_statuses: Vec<String>,
-    /// Start rate and concurrency of its tasks.
-    limits: LimitsView,
-    /// Circuit breaker, which holds its tasks when too many attempts fail.
-    circuit_breaker: BreakerView,
-    /// Current state of its limits and of its circuit breaker. Only in responses to `GET` of one endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    state: Option<LimiterStatus>,
-    /// Batching of tasks into one request. `null`: one request for each task.
-    #[schema(required)]
-    batch: Option<BatchView>,
-    /// Certificate authorities that must have signed the endpoint's certificate, as PEM. `null`: those of the operating system.
-    #[schema(required)]
-    ca_certificates: Option<String>,
-    /// True if a client paused it. nobat holds its tasks.
-    paused: bool,
-    /// True if it responded with 410 (Gone). nobat holds its tasks until a client resumes it or changes its URL.
-    gone: bool,
-    /// Time of its creation.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-/// Batching of tasks into one request, whose body is an array.
-#[derive(Serialize, ToSchema)]
-#[schema(as = EndpointBatch)]
-struct BatchView {
-    /// Maximum number of tasks in one request.
-    #[schema(value_type = u32)]
-    max_items: NonZeroU32,
-    /// Maximum time in seconds that the first task of a batch waits for others.
-    max_wait: f64,
-    /// True if the endpoint's response contains a result for each task.
-    per_item_results: bool,
-}
-
-impl From<BatchPolicy> for BatchView {
-    fn from(batch: BatchPolicy) -> Self {
-        Self { max_items: batch.max_items, max_wait: batch.max_wait.as_secs_f64(), per_item_results: batch.per_item_results }
-    }
-}
-
-/// One page of endpoints.
-#[derive(Serialize, ToSchema)]
-#[schema(as = EndpointPage)]
-pub(crate) struct PageView {
-    /// Endpoints, in the order of their names.
-    data: Vec<EndpointView>,
-    /// Cursor of the next page. `null` on the last page.
-    #[schema(required)]
-    next_cursor: Option<String>,
-}
-
 /// Options of a request that has none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,12 +65,12 @@ struct Nothing {}
 
 /// Create or replace an endpoint
 ///
-/// Replaces the whole configuration. Omitted fields reset to their defaults, except `secret` and `paused`, which keep their values. Every
-/// process applies the change within 10 seconds, also to waiting tasks.
+/// Replaces the whole configuration. Omitted fields reset to their defaults, except `secret` and `paused`,
+/// which keep their values. Every process applies the change within 10 seconds, also to waiting tasks.
 ///
-/// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up to five seconds on this and
-/// wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same applies to a
-/// new endpoint, and to one that is no longer paused or gone.
+/// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up
+/// to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
+/// others within 15 minutes. The same applies to a new endpoint, and to one that is no longer paused or gone.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -198,7 +118,8 @@ pub(crate) async fn put(
         let changed = submission.into_endpoint(&receiving)?;
         let record = changed.endpoint.record(&caller.tenant, &name);
         if record.body.len() > MAX_RECORD {
-            let detail = format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
+            let detail =
+                format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
             return Err(vec![FieldError::new("", detail)].into());
         }
         let entry = caller.entry(&caller.tenant, Action::EndpointChanged, &name, app.clock.now());
@@ -212,12 +133,17 @@ pub(crate) async fn put(
                 wake(&app, &caller, Of::Endpoint(&name)).await;
             }
         }
-        // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit breaker do not apply.
+        // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit
+        // breaker do not apply.
         _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
     }
     let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let secret = made.map(|secret| secret.to_text());
-    response::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) })
+    response::value(
+        status,
+        ENDPOINT_BYTES,
+        &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) },
+    )
 }
 
 /// Get an endpoint and the state of its limits
@@ -238,8 +164,13 @@ pub(crate) async fn one(
     PathParam(name): PathParam<Name>,
 ) -> Result<Response, Problem> {
     let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
-    let state = Some(queues::state(&app, &caller, LimitScope::Endpoint(name.clone()), &endpoint.limits).await?);
-    response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView { state, ..EndpointView::new(name, &endpoint, app.clock.now()) })
+    let state =
+        Some(queues::state(&app, &caller, LimitScope::Endpoint(name.clone()), &endpoint.limits).await?);
+    response::value(
+        StatusCode::OK,
+        ENDPOINT_BYTES,
+        &EndpointView { state, ..EndpointView::new(name, &endpoint, app.clock.now()) },
+    )
 }
 
 /// List endpoints
@@ -269,7 +200,8 @@ pub(crate) async fn page(
     let (found, next_cursor) = page.records(&app, &list, Some(&caller.tenant), RecordKind::Endpoint).await?;
     let now = app.clock.now();
     let read = |record: Record| {
-        let endpoint = Endpoint::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let endpoint = Endpoint::from_text(&record.body, record.version)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
         Ok::<_, StoreError>(EndpointView::new(record.name.name, &endpoint, now))
     };
     let data: Vec<EndpointView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
@@ -278,8 +210,8 @@ pub(crate) async fn page(
 
 /// Remove an endpoint
 ///
-/// nobat holds its waiting tasks with the reason `endpoint_missing`. They wait until an endpoint with this name exists again, or a client
-/// cancels them.
+/// nobat holds its waiting tasks with the reason `endpoint_missing`. They wait until an endpoint with this
+/// name exists again, or a client cancels them.
 #[utoipa::path(
     delete,
     path = "/v1/endpoints/{name}",
@@ -309,8 +241,9 @@ pub(crate) async fn remove(
 
 /// Replace the secret of an endpoint
 ///
-/// The process that handles the request signs with the new secret at once, other processes within 10 seconds. The older secrets also sign
-/// for `grace_period` seconds, so that the endpoint can switch over in the meantime. After that, no process signs with them.
+/// The process that handles the request signs with the new secret at once, other processes within 10 seconds.
+/// The older secrets also sign for `grace_period` seconds, so that the endpoint can switch over in the
+/// meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/rotate",
@@ -327,7 +260,8 @@ pub(crate) async fn rotate(
     PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
+    let Rotate { secret, grace_period: seconds } =
+        options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
     let overlap = grace_period(seconds)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
     let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
@@ -336,11 +270,20 @@ pub(crate) async fn rotate(
     let (vault, place) = (app.vault.vault().await?, Endpoint::place(&caller.tenant, &name));
     let change = |endpoint: Endpoint, now| {
         let sealed = vault.seal(&place, secret.as_bytes(), rand::random());
-        let secrets = endpoint.secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random())).with(sealed, overlap, now);
+        let secrets = endpoint
+            .secrets
+            .renewed(|sealed| vault.renew(&place, sealed, rand::random()))
+            .with(sealed, overlap, now);
         let secrets = secrets.map_err(|_| {
-            Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"))
+            Problem::new(
+                Code::TooManySecrets,
+                format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"),
+            )
         })?;
-        let headers = endpoint.headers.into_iter().map(|(name, sealed)| (name, vault.renew(&place, &sealed, rand::random())));
+        let headers = endpoint
+            .headers
+            .into_iter()
+            .map(|(name, sealed)| (name, vault.renew(&place, &sealed, rand::random())));
         Ok(Endpoint { secrets, headers: headers.collect(), ..endpoint })
     };
     let view = change_one(&app, &caller, name, Action::EndpointSecretRotated, change).await?;
@@ -377,10 +320,11 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat starts one attempt at once as a probe.
+/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat starts
+/// one attempt at once as a probe.
 ///
-/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked
-/// again within 10 seconds, the others within 15 minutes.
+/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes up to about
+/// 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",
@@ -405,9 +349,9 @@ pub(crate) async fn resume(
 
 /// Call an endpoint as a test
 ///
-/// Sends the request that a task with this payload would send, signed and with the endpoint's headers, even if the endpoint is paused or
-/// gone. The call ignores the limits and does not count for the circuit breaker. It takes at most ten seconds. Without a body, nobat sends
-/// a sample.
+/// Sends the request that a task with this payload would send, signed and with the endpoint's headers, even
+/// if the endpoint is paused or gone. The call ignores the limits and does not count for the circuit breaker.
+/// It takes at most ten seconds. Without a body, nobat sends a sample.
 ///
 /// At most two tests of an endpoint, eight of a tenant and 64 of a process run at a time.
 #[utoipa::path(
@@ -431,20 +375,34 @@ pub(crate) async fn test(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    refuse_key(&head.headers, "every test calls the endpoint, also a repeated one: send it without the header")?;
+    refuse_key(
+        &head.headers,
+        "every test calls the endpoint, also a repeated one: send it without the header",
+    )?;
     let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
     let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
-    let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![FieldError::new("", error.to_string())]))?;
+    let call = Json::from_outside(&call)
+        .map_err(|error| Problem::from(vec![FieldError::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Target::Endpoint).map_err(|unfit| match unfit {
         KindError::Payload(invalid) => Problem::from(invalid),
-        KindError::UnknownKind(_) | KindError::EndpointMissing => {
-            vec![FieldError::new("", "this server does not run tasks of kind `http`, so it cannot call endpoints")].into()
-        }
+        KindError::UnknownKind(_) | KindError::EndpointMissing => vec![FieldError::new(
+            "",
+            "this server does not run tasks of kind `http`, so it cannot call endpoints",
+        )]
+        .into(),
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();
-    let trial = EndpointTest { tenant: caller.tenant, name, endpoint, call, id: TaskId::new(now, rand::random()), limit: MAX_TRIAL, now };
+    let trial = EndpointTest {
+        tenant: caller.tenant,
+        name,
+        endpoint,
+        call,
+        id: TaskId::new(now, rand::random()),
+        limit: MAX_TRIAL,
+        now,
+    };
     response::value(StatusCode::OK, ENDPOINT_BYTES, &app.tester.test(trial).await)
 }
 
@@ -470,30 +428,4 @@ async fn change_one(
 
 pub(crate) fn not_found() -> Problem {
     Problem::new(Code::EndpointNotFound, "no endpoint has this name; `GET /v1/endpoints` lists all endpoints")
-}
-
-impl EndpointView {
-    fn new(name: Name, endpoint: &Endpoint, now: Timestamp) -> Self {
-        let secret = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
-        let texts = |statuses: &nobat_core::types::http_status::Statuses| statuses.texts().map(str::to_owned).collect();
-        Self {
-            name,
-            url: endpoint.url.to_string(),
-            headers: endpoint.headers.keys().map(|name| (name.clone(), None)).collect(),
-            secrets: endpoint.secrets.live(now).map(secret).collect(),
-            secret: None,
-            timeout: endpoint.timeout.as_ref().map(Duration::as_secs_f64),
-            retry: endpoint.retry.as_ref().map(RetryView::from),
-            success_statuses: texts(&endpoint.answers.success_statuses),
-            retry_statuses: texts(&endpoint.answers.retry_statuses),
-            limits: endpoint.limits.into(),
-            circuit_breaker: endpoint.limits.breaker.into(),
-            state: None,
-            batch: endpoint.batch.map(BatchView::from),
-            ca_certificates: endpoint.authority.clone(),
-            paused: endpoint.status == EndpointStatus::Paused,
-            gone: endpoint.status == EndpointStatus::Gone,
-            created_at: endpoint.created_at,
-        }
-    }
 }

@@ -25,8 +25,8 @@ const OK: Health = Health { status: "ok" };
 
 /// Liveness
 ///
-/// Returns 200 as long as the process runs. Checks nothing else, so that an unavailable store does not make an orchestrator restart the
-/// process.
+/// Returns 200 as long as the process runs. Checks nothing else, so that an unavailable store does not make
+/// an orchestrator restart the process.
 #[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "health", responses((status = 200, description = "The process runs.", body = Health)))]
 pub(crate) async fn live() -> Result<Response, Problem> {
     response::value(StatusCode::OK, 16, &OK)
@@ -34,8 +34,8 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Readiness
 ///
-/// Returns 200 if a write to the store and a read from it succeeded within the last second, and the queue is available. Otherwise returns
-/// 503 with the cause.
+/// Returns 200 if a write to the store and a read from it succeeded within the last second, and the queue is
+/// available. Otherwise returns 503 with the cause.
 ///
 /// Also shows the queues and other bounded resources that tenants share.
 #[utoipa::path(
@@ -53,7 +53,11 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     let status = if cause.is_none() { "ok" } else { "unavailable" };
     let queues = app.loads().into_iter().map(QueueView::from).collect();
     let view = ReadinessView { status, cause: cause.map(Cause::as_str), queues };
-    let mut response = response::value(if cause.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, 512, &view)?;
+    let mut response = response::value(
+        if cause.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+        512,
+        &view,
+    )?;
     if cause.is_some() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(BELIEVED.as_secs()));
     }
@@ -69,10 +73,13 @@ pub(crate) struct ReadinessView {
     status: &'static str,
     /// Reason for a 503. `null` with 200.
     ///
-    /// `store_write_failed`: a write failed, for example on a full disk. `store_read_failed`: a read failed. `store_overloaded`: a queue in
-    /// front of the store is full. `queue_unavailable`: the queue does not respond; the server accepts tasks, which run late. `timeout`: no
-    /// response within 5 seconds.
-    #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
+    /// `store_write_failed`: a write failed, for example on a full disk. `store_read_failed`: a read failed.
+    /// `store_overloaded`: a queue in front of the store is full. `queue_unavailable`: the queue does not
+    /// respond; the server accepts tasks, which run late. `timeout`: no response within 5 seconds.
+    #[schema(
+        required,
+        pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$"
+    )]
     cause: Option<&'static str>,
     /// Queues and other bounded resources of this process that tenants share.
     queues: Vec<QueueView>,
@@ -84,19 +91,23 @@ pub(crate) struct ReadinessView {
 pub(crate) struct QueueView {
     /// Name of the resource.
     ///
-    /// SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), `read_scan` (lists, counts).
-    /// DynamoDB: `list` (lists of tasks; a tenant reads four at a time). Always: `body_bytes` (bytes of request bodies in memory),
-    /// `key_lookup` (look-ups of unknown keys), `endpoint_test` (tests of endpoints).
+    /// SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task),
+    /// `read_scan` (lists, counts). DynamoDB: `list` (lists of tasks; a tenant reads four at a time). Always:
+    /// `body_bytes` (bytes of request bodies in memory), `key_lookup` (look-ups of unknown keys),
+    /// `endpoint_test` (tests of endpoints).
     #[schema(example = "write")]
     name: &'static str,
-    /// Number of waiting operations. For `key_lookup` and `endpoint_test`: operations in progress. For `body_bytes`: bytes.
+    /// Number of waiting operations. For `key_lookup` and `endpoint_test`: operations in progress. For
+    /// `body_bytes`: bytes.
     length: usize,
-    /// Maximum of `length`. Beyond it the server returns 503 `overloaded`, or 429 for endpoint tests. Key look-ups wait up to 5 seconds
-    /// first. Then the server returns 503, or 429 if too many requests from their address had no valid key.
+    /// Maximum of `length`. Beyond it the server returns 503 `overloaded`, or 429 for endpoint tests. Key
+    /// look-ups wait up to 5 seconds first. Then the server returns 503, or 429 if too many requests from
+    /// their address had no valid key.
     limit: usize,
     /// Maximum of `length` for one tenant.
     tenant_limit: usize,
-    /// Number of operations that were refused, or given up after they waited too long, since the process started.
+    /// Number of operations that were refused, or given up after they waited too long, since the process
+    /// started.
     refused: u64,
 }
 

@@ -32,7 +32,8 @@ use crate::http::{body, cursor, response};
 use crate::routes::config_update::{Change, update};
 use crate::routes::rotation::overlap as overlap_of;
 
-/// Maximum number of keys that one page examines. With a filter, a page can be short or empty although more follow.
+/// Maximum number of keys that one page examines. With a filter, a page can be short or empty although more
+/// follow.
 const MAX_SCANNED: usize = 1_000;
 /// Approximate size of a key in an answer, in bytes.
 const KEY_BYTES: usize = 400;
@@ -142,8 +143,8 @@ pub(crate) enum ScopeWord {
 
 /// Create a key
 ///
-/// Only this response contains the key. A server that required no keys requires them once the first key exists. That key should have the
-/// scope `admin`.
+/// Only this response contains the key. A server that required no keys requires them once the first key
+/// exists. That key should have the scope `admin`.
 #[utoipa::path(
     post,
     path = "/v1/keys",
@@ -159,8 +160,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let instead =
-        "a key is shown only once: send the request without the header; if the response is lost, list the keys and revoke the new one";
+    let instead = "a key is shown only once: send the request without the header; if the response is lost, list the keys and revoke the new one";
     refuse_key(&head.headers, instead)?;
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let create: Create = read_object(&body)?;
@@ -194,7 +194,10 @@ impl Create {
             wrong.push(FieldError::new("/scopes", "expected at least one scope"));
         }
         if self.label.len() > MAX_LABEL || self.label.chars().any(is_invisible) {
-            wrong.push(FieldError::new("/label", format!("expected at most {MAX_LABEL} bytes of text without control characters")));
+            wrong.push(FieldError::new(
+                "/label",
+                format!("expected at most {MAX_LABEL} bytes of text without control characters"),
+            ));
         }
         if self.networks.len() > MAX_NETWORKS {
             wrong.push(FieldError::new("/networks", format!("expected at most {MAX_NETWORKS} networks")));
@@ -208,8 +211,8 @@ impl Create {
 
 /// List keys
 ///
-/// Returns keys in the order of their ids, which is not chronological. A page may be shorter than `limit`, or empty, although more pages
-/// follow.
+/// Returns keys in the order of their ids, which is not chronological. A page may be shorter than `limit`, or
+/// empty, although more pages follow.
 #[utoipa::path(
     get,
     path = "/v1/keys",
@@ -223,7 +226,11 @@ impl Create {
     ),
     responses((status = 200, description = "One page of keys.", body = PageView)),
 )]
-pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn page(
+    State(app): State<App>,
+    _: Authorized<Admin>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
     let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok());
     let page = PageRequest::read(&mut query);
@@ -237,7 +244,12 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
         let is_last = found.len() < asked;
         scanned += found.len();
         after = found.last().map(Key::id).or(after);
-        data.extend(found.iter().filter(|key| tenant.as_ref().is_none_or(|tenant| key.tenant == *tenant)).map(KeyView::new));
+        data.extend(
+            found
+                .iter()
+                .filter(|key| tenant.as_ref().is_none_or(|tenant| key.tenant == *tenant))
+                .map(KeyView::new),
+        );
         if is_last {
             break None;
         }
@@ -260,14 +272,19 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "The key, without its secret text.", body = KeyView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(id): PathParam<KeyId>) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    _: Authorized<Admin>,
+    PathParam(id): PathParam<KeyId>,
+) -> Result<Response, Problem> {
     let key = app.backend.config.key(id).await?.ok_or_else(KeyId::not_found)?;
     response::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
 /// Replace a key
 ///
-/// Creates a key with the same tenant, scopes, networks and expiry. The old key expires at once, or after `grace_period` seconds.
+/// Creates a key with the same tenant, scopes, networks and expiry. The old key expires at once, or after
+/// `grace_period` seconds.
 #[utoipa::path(
     post,
     path = "/v1/keys/{id}/rotate",
@@ -300,8 +317,8 @@ pub(crate) async fn rotate(
 
 /// Revoke a key
 ///
-/// The process that handles the request refuses the key at once. Other processes that share its table refuse it within 10 seconds. The
-/// key's data stays.
+/// The process that handles the request refuses the key at once. Other processes that share its table refuse
+/// it within 10 seconds. The key's data stays.
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
@@ -319,11 +336,15 @@ pub(crate) async fn revoke(
 ) -> Result<Response, Problem> {
     let _: Revoke = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
-    let key = change(&app, &caller, id, Action::KeyRevoked, now, |key| (Key { revoked_at: Some(now), ..key }, None)).await?;
+    let key = change(&app, &caller, id, Action::KeyRevoked, now, |key| {
+        (Key { revoked_at: Some(now), ..key }, None)
+    })
+    .await?;
     response::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
-/// Changes a valid key and writes the result: the key itself and, for a rotation, its successor. Returns the last of them.
+/// Changes a valid key and writes the result: the key itself and, for a rotation, its successor. Returns the
+/// last of them.
 async fn change(
     app: &App,
     caller: &Principal,
@@ -339,14 +360,18 @@ async fn change(
         |old| {
             let old = old.ok_or_else(KeyId::not_found)?;
             if old.is_over(now) {
-                return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
+                return Err(Problem::new(
+                    Code::KeyInactive,
+                    "a revoked or expired key cannot be changed; create a new key",
+                ));
             }
             let version = old.version + 1;
             let (changed, new) = make(old);
             let changed = Key { version, ..changed };
             let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
             let entry = caller.entry(&changed.tenant, action, &object, now);
-            // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
+            // Also before the write: if the client disconnects during the write, this future is dropped and
+            // the line below does not run.
             app.auth_cache().forget_key(id);
             let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
             Ok((Change::Write(records), entry, new.unwrap_or(changed)))

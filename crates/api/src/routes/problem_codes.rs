@@ -45,20 +45,28 @@ pub(crate) const SUBMISSION: [Code; 7] = [
 ];
 
 /// Codes of routes that change a task, in addition to [`BODY`].
-pub(crate) const TASK_CHANGE: [Code; 3] = [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
+pub(crate) const TASK_CHANGE: [Code; 3] =
+    [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
 
 /// Codes of routes that rotate a secret, in addition to [`BODY`].
-pub(crate) const ROTATION: [Code; 3] = [Code::TooManySecrets, Code::NoMasterKey, Code::IdempotencyKeyNotSupported];
+pub(crate) const ROTATION: [Code; 3] =
+    [Code::TooManySecrets, Code::NoMasterKey, Code::IdempotencyKeyNotSupported];
 
 /// Codes of routes that return a page.
 pub(crate) const PAGE: [Code; 2] = [Code::InvalidCursor, Code::ValidationFailed];
 
-/// Adds the problem codes that a route can answer with to its description. A route that requires a key also gets those that all such
-/// routes share.
-pub(crate) fn declare((schemas, mut paths, router): UtoipaMethodRouter<App>, codes: &[&[Code]]) -> UtoipaMethodRouter<App> {
+/// Adds the problem codes that a route can answer with to its description. A route that requires a key also
+/// gets those that all such routes share.
+pub(crate) fn declare(
+    (schemas, mut paths, router): UtoipaMethodRouter<App>,
+    codes: &[&[Code]],
+) -> UtoipaMethodRouter<App> {
     for operation in paths.paths.values_mut().flat_map(operations) {
         let codes = codes.concat();
-        describe(operation, &if operation.security.is_some() { [&AUTH[..], &codes, &STORE].concat() } else { codes });
+        describe(
+            operation,
+            &if operation.security.is_some() { [&AUTH[..], &codes, &STORE].concat() } else { codes },
+        );
     }
     (schemas, paths, router)
 }
@@ -75,7 +83,9 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
     }
     for (status, meanings) in by_status {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response = ResponseBuilder::new().description(meanings.join(" ")).content("application/problem+json", content);
+        let response = ResponseBuilder::new()
+            .description(meanings.join(" "))
+            .content("application/problem+json", content);
         operation.responses.responses.insert(status.as_u16().to_string(), response.build().into());
     }
 }

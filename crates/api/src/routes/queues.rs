@@ -93,11 +93,12 @@ pub(crate) struct LimitKeyView {
 
 /// Update a queue
 ///
-/// Omitted fields keep their values. `null` removes all limits (`limits`) or resets the retries to the defaults (`retry`). Every process
-/// applies the change within 10 seconds.
+/// Omitted fields keep their values. `null` removes all limits (`limits`) or resets the retries to the
+/// defaults (`retry`). Every process applies the change within 10 seconds.
 ///
-/// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds
-/// on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+/// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first.
+/// It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10
+/// seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -114,7 +115,8 @@ pub(crate) async fn put_queue(
     PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let queue_config = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
+    let queue_config =
+        put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
     response::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &queue_config))
 }
 
@@ -142,11 +144,12 @@ pub(crate) async fn get_queue(
 
 /// Update a kind
 ///
-/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `limits` removes all limits. Every process
-/// applies the change within 10 seconds.
+/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `limits` removes
+/// all limits. Every process applies the change within 10 seconds.
 ///
-/// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds on
-/// this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+/// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first.
+/// It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10
+/// seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -164,7 +167,8 @@ pub(crate) async fn put_kind(
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |PutKind { paused, limits }| QueueSubmission { paused, limits, ..QueueSubmission::default() };
-    let queue_config = put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
+    let queue_config =
+        put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
     response::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &queue_config))
 }
 
@@ -192,12 +196,12 @@ pub(crate) async fn get_kind(
 
 /// Replace the limits of a limit key
 ///
-/// The limits apply to all tasks of the tenant that name the key in `limit_key`, of any kind, queue and endpoint. Omitted fields are not
-/// limited. Every process applies the change within 10 seconds.
+/// The limits apply to all tasks of the tenant that name the key in `limit_key`, of any kind, queue and
+/// endpoint. Omitted fields are not limited. Every process applies the change within 10 seconds.
 ///
-/// The request also ends a pause that an endpoint requested (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
-/// newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
-/// others at their next check.
+/// The request also ends a pause that an endpoint requested (`Retry-After`), even if the limits stay the
+/// same. nobat then wakes held tasks, newest first. It spends up to five seconds on this and wakes up to
+/// about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/limits/{name}",
@@ -215,8 +219,13 @@ pub(crate) async fn put_limits(
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |limits| QueueSubmission { limits: Patch::This(limits), ..QueueSubmission::default() };
-    let queue_config = put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
-    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: queue_config.limits.into(), state: None })
+    let queue_config =
+        put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
+    response::value(
+        StatusCode::OK,
+        LANE_BYTES,
+        &LimitKeyView { key: name, limits: queue_config.limits.into(), state: None },
+    )
 }
 
 /// Get the limits of a limit key and their state
@@ -238,11 +247,20 @@ pub(crate) async fn get_limits(
 ) -> Result<Response, Problem> {
     let queue_config = get(&app, &caller, RecordKind::LimitKey, &name).await?;
     let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &queue_config.limits).await?);
-    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: queue_config.limits.into(), state })
+    response::value(
+        StatusCode::OK,
+        LANE_BYTES,
+        &LimitKeyView { key: name, limits: queue_config.limits.into(), state },
+    )
 }
 
 /// Returns the current state of limits of the caller's tenant.
-pub(crate) async fn state(app: &App, caller: &Principal, of: LimitScope, limits: &Limits) -> Result<LimiterStatus, Problem> {
+pub(crate) async fn state(
+    app: &App,
+    caller: &Principal,
+    of: LimitScope,
+    limits: &Limits,
+) -> Result<LimiterStatus, Problem> {
     let kept = app.backend.limiters.read(&LimiterKey { tenant: caller.tenant.clone(), scope: of }).await?;
     Ok(kept.limiter.state(limits, app.clock.now()))
 }
@@ -271,7 +289,11 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let (current, queue_config) = update(app, "it", read, |current| {
         let queue_config = submission.queue_config(root, &current)?;
         let record = queue_config.record(record_name.clone());
-        Ok((Change::Write(vec![record]), caller.entry(&caller.tenant, action, name, app.clock.now()), (current, queue_config)))
+        Ok((
+            Change::Write(vec![record]),
+            caller.entry(&caller.tenant, action, name, app.clock.now()),
+            (current, queue_config),
+        ))
     })
     .await?;
     let of = match sort {

@@ -11,19 +11,27 @@ use crate::http::problem::Problem;
 
 /// Checks the grace period of a replaced API key: 0 to 30 days.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
-    Bounds::delay(MAX_GRACE_PERIOD).seconds(seconds).map_err(|detail| vec![FieldError::new("/grace_period", detail)].into())
+    Bounds::delay(MAX_GRACE_PERIOD)
+        .seconds(seconds)
+        .map_err(|detail| vec![FieldError::new("/grace_period", detail)].into())
 }
 
-/// Checks the grace period of a signing secret: 0 for none, or 10 seconds to 30 days. Other processes learn of a new secret within
-/// [`CONFIG_TTL`]. A shorter grace period would end before every process signs with the new secret.
+/// Checks the grace period of a signing secret: 0 for none, or 10 seconds to 30 days. Other processes learn
+/// of a new secret within [`CONFIG_TTL`]. A shorter grace period would end before every process signs with
+/// the new secret.
 pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     let (least, most) = (CONFIG_TTL.as_secs(), MAX_GRACE_PERIOD.as_secs());
-    let expected =
-        || format!("expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds");
+    let expected = || {
+        format!(
+            "expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds"
+        )
+    };
     if seconds == 0.0 {
         return Ok(Duration::ZERO);
     }
-    Bounds::times(CONFIG_TTL, MAX_GRACE_PERIOD).seconds(seconds).map_err(|_| vec![FieldError::new("/grace_period", expected())].into())
+    Bounds::times(CONFIG_TTL, MAX_GRACE_PERIOD)
+        .seconds(seconds)
+        .map_err(|_| vec![FieldError::new("/grace_period", expected())].into())
 }
 
 /// Advice on how to repeat a rotation whose answer was lost.

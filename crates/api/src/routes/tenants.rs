@@ -94,7 +94,8 @@ pub(crate) struct TenantView {
     /// Maximum number of its tasks that wait to run at a time. `null`: no limit.
     #[schema(value_type = Option<u64>, required)]
     max_pending_tasks: Option<NonZeroU32>,
-    /// Maximum size of the payload of a task, in bytes. `null`: only the limit of every request body applies (256 KiB).
+    /// Maximum size of the payload of a task, in bytes. `null`: only the limit of every request body applies
+    /// (256 KiB).
     #[schema(value_type = Option<u64>, required)]
     max_payload_bytes: Option<NonZeroU32>,
     /// Start rate and concurrency of its tasks.
@@ -114,8 +115,8 @@ pub(crate) struct PageView {
 
 /// Replace the limits of a tenant
 ///
-/// Replaces all limits: omitted fields are not limited. The process that handles the request applies the change at once. Other processes
-/// that share its table apply it within 10 seconds.
+/// Replaces all limits: omitted fields are not limited. The process that handles the request applies the
+/// change at once. Other processes that share its table apply it within 10 seconds.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{name}",
@@ -142,7 +143,11 @@ pub(crate) async fn put(
         let version = current.version + 1;
         let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
-        Ok((Change::Write(vec![record]), caller.entry(&tenant, Action::TenantChanged, &tenant, now), settings))
+        Ok((
+            Change::Write(vec![record]),
+            caller.entry(&tenant, Action::TenantChanged, &tenant, now),
+            settings,
+        ))
     })
     .await?;
     app.auth_cache().forget_tenant(&tenant);
@@ -161,7 +166,11 @@ pub(crate) async fn put(
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     responses((status = 200, description = "The limits of the tenant.", body = TenantView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(tenant): PathParam<Tenant>) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    _: Authorized<Admin>,
+    PathParam(tenant): PathParam<Tenant>,
+) -> Result<Response, Problem> {
     let settings = app.backend.config.tenant(&tenant).await?;
     response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }
@@ -181,7 +190,11 @@ pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(
     ),
     responses((status = 200, description = "One page of tenants.", body = PageView)),
 )]
-pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn page(
+    State(app): State<App>,
+    _: Authorized<Admin>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
     let page = PageRequest::read(&mut query);
     query.finish()?;
@@ -191,7 +204,8 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
 }
 
 fn read(record: Record) -> Result<TenantView, StoreError> {
-    let settings = TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let settings = TenantSettings::from_text(&record.body, record.version)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))?;
     Ok(TenantView::new(record.name.name.into(), settings))
 }
 
@@ -206,19 +220,24 @@ impl Put {
             bounds.whole(number?).map_err(|detail| wrong.push(FieldError::new(pointer, detail))).ok()
         };
         let request_rate = self.request_rate.and_then(|PutRate { rate, burst }| {
-            let (rate, burst) = (whole("/request_rate/rate", RATES, Some(rate)), whole("/request_rate/burst", RATES, burst));
+            let (rate, burst) =
+                (whole("/request_rate/rate", RATES, Some(rate)), whole("/request_rate/burst", RATES, burst));
             Some(TokenRate { per_second: rate?, burst: burst.or(rate)? })
         });
-        let (max_pending_tasks, max_payload_bytes) =
-            (whole("/max_pending_tasks", COUNTS, self.max_pending_tasks), whole("/max_payload_bytes", COUNTS, self.max_payload_bytes));
-        let settings = TenantSettings { request_rate, max_pending_tasks, max_payload_bytes, limits, version: 0 };
+        let (max_pending_tasks, max_payload_bytes) = (
+            whole("/max_pending_tasks", COUNTS, self.max_pending_tasks),
+            whole("/max_payload_bytes", COUNTS, self.max_payload_bytes),
+        );
+        let settings =
+            TenantSettings { request_rate, max_pending_tasks, max_payload_bytes, limits, version: 0 };
         if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
     }
 }
 
 impl TenantView {
     fn new(name: Tenant, settings: TenantSettings) -> Self {
-        let request_rate = settings.request_rate.map(|rate| RateView { rate: rate.per_second, burst: rate.burst });
+        let request_rate =
+            settings.request_rate.map(|rate| RateView { rate: rate.per_second, burst: rate.burst });
         Self {
             name,
             request_rate,

@@ -19,7 +19,8 @@ const PAGE: usize = 100;
 pub(crate) enum Of<'a> {
     /// Tasks of an endpoint whose destination stays the same.
     Endpoint(&'a Name),
-    /// Tasks of an endpoint that is new, reopened or moved. An earlier `Retry-After` or open circuit breaker no longer applies.
+    /// Tasks of an endpoint that is new, reopened or moved. An earlier `Retry-After` or open circuit breaker
+    /// no longer applies.
     EndpointAnew(&'a Name),
     Queue(&'a Name),
     Kind(&'a Name),
@@ -28,7 +29,8 @@ pub(crate) enum Of<'a> {
 }
 
 impl Of<'_> {
-    /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up those that are lost.
+    /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up
+    /// those that are lost.
     fn change(&self) -> (LimitScope, LimiterChange) {
         match *self {
             Self::EndpointAnew(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::ClearPause),
@@ -40,8 +42,9 @@ impl Of<'_> {
     }
 }
 
-/// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN)
-/// tasks. Only tasks whose hold a client can end are woken. A failure is logged and does not undo the change.
+/// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about
+/// [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN) tasks. Only tasks whose hold a client can end are
+/// woken. A failure is logged and does not undo the change.
 pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
     let (queue, kind) = match of {
@@ -49,7 +52,16 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
         Of::Kind(name) => (None, Some(name.clone())),
         Of::Endpoint(_) | Of::EndpointAnew(_) | Of::LimitKey(_) => (None, None),
     };
-    let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: PAGE, after: None };
+    let query = ListQuery {
+        tenant,
+        status,
+        queue,
+        kind,
+        created_after: None,
+        created_before: None,
+        limit: PAGE,
+        after: None,
+    };
     let is_meant = |task: &Task| match of {
         Of::Queue(_) | Of::Kind(_) => true,
         Of::Endpoint(name) | Of::EndpointAnew(name) => task.options.endpoint.as_ref() == Some(name),
@@ -57,7 +69,10 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
     };
     let work = async {
         let (limiter, change) = of.change();
-        app.backend.limiters.change(&LimiterKey { tenant: caller.tenant.clone(), scope: limiter }, change, now).await?;
+        app.backend
+            .limiters
+            .change(&LimiterKey { tenant: caller.tenant.clone(), scope: limiter }, change, now)
+            .await?;
         app.backend.wake(query, is_meant, now).await
     };
     tokio::select! {

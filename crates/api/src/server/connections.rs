@@ -35,7 +35,9 @@ impl Connections {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(total)),
             total,
-            per_address: limits.connections_per_address.map_or((total / 2).max(1), std::num::NonZeroUsize::get),
+            per_address: limits
+                .connections_per_address
+                .map_or((total / 2).max(1), std::num::NonZeroUsize::get),
             trusted_proxies: limits.trusted_proxies.clone(),
             by_address: Mutex::default(),
             metrics: Arc::clone(&limits.metrics),
@@ -108,12 +110,22 @@ mod tests {
         let connections = connections(4, None, &[]);
         let mut mine: Vec<_> = (0..3).map(|_| open(&connections, "203.0.113.9")).collect();
         assert_eq!(mine.iter().flatten().count(), 2);
-        assert!(open(&connections, "::ffff:203.0.113.9").is_none(), "an IPv4-mapped address is the same address");
+        assert!(
+            open(&connections, "::ffff:203.0.113.9").is_none(),
+            "an IPv4-mapped address is the same address"
+        );
         let other = open(&connections, "203.0.113.10");
         assert!(other.is_some());
         mine.clear();
         assert!(open(&connections, "203.0.113.9").is_some());
-        assert_eq!((connections.metrics.open(), connections.metrics.refused_address(), connections.metrics.refused_total()), (1, 2, 0));
+        assert_eq!(
+            (
+                connections.metrics.open(),
+                connections.metrics.refused_address(),
+                connections.metrics.refused_total()
+            ),
+            (1, 2, 0)
+        );
         drop(other);
         assert!(connections.by_address.lock().is_empty(), "an address without connections takes no memory");
     }

@@ -7,7 +7,9 @@ use nobat_core::types::authority::Authority;
 /// Returns the status to refuse the request with, or `None` if its head is valid.
 pub(crate) fn refusal(version: Version, target: &Uri, headers: &HeaderMap) -> Option<StatusCode> {
     let is_authority = |text: &str| Authority::parse(text).is_some();
-    if !has_valid_host(version, headers) || target.authority().is_some_and(|authority| !is_authority(authority.as_str())) {
+    if !has_valid_host(version, headers)
+        || target.authority().is_some_and(|authority| !is_authority(authority.as_str()))
+    {
         return Some(StatusCode::BAD_REQUEST);
     }
     (!has_known_coding(headers)).then_some(StatusCode::NOT_IMPLEMENTED)

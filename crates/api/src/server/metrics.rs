@@ -25,17 +25,20 @@ impl ConnectionMetrics {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that the server closed at once because [`Limits::connections`](crate::Limits::connections) was reached.
+    /// Number of connections that the server closed at once because
+    /// [`Limits::connections`](crate::Limits::connections) was reached.
     pub fn refused_total(&self) -> u64 {
         self.refused_total.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that the server closed at once because [`Limits::connections_per_address`](crate::Limits::connections_per_address) was reached.
+    /// Number of connections that the server closed at once because
+    /// [`Limits::connections_per_address`](crate::Limits::connections_per_address) was reached.
     pub fn refused_address(&self) -> u64 {
         self.refused_address.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that ended because the client did not read an answer within [`Limits::write`](crate::Limits::write).
+    /// Number of connections that ended because the client did not read an answer within
+    /// [`Limits::write`](crate::Limits::write).
     pub fn write_timeouts(&self) -> u64 {
         self.write_timeouts.load(Ordering::Relaxed)
     }
@@ -63,7 +66,8 @@ impl ConnectionMetrics {
         self.log("a client did not read its response in time; its connection is closed");
     }
 
-    /// Logs the counters, at most once in [`LOG_INTERVAL`]: a flood of connections must not become a flood of log lines.
+    /// Logs the counters, at most once in [`LOG_INTERVAL`]: a flood of connections must not become a flood of
+    /// log lines.
     fn log(&self, message: &'static str) {
         let now = Instant::now();
         {
@@ -73,7 +77,14 @@ impl ConnectionMetrics {
             }
             *logged_at = Some(now);
         }
-        let (open, refused_total, refused_address) = (self.open(), self.refused_total(), self.refused_address());
-        tracing::warn!(open, refused_total, refused_address, write_timeouts = self.write_timeouts(), "{message}");
+        let (open, refused_total, refused_address) =
+            (self.open(), self.refused_total(), self.refused_address());
+        tracing::warn!(
+            open,
+            refused_total,
+            refused_address,
+            write_timeouts = self.write_timeouts(),
+            "{message}"
+        );
     }
 }

@@ -16,13 +16,14 @@ use crate::server::metrics::ConnectionMetrics;
 
 /// Connection that writes with a deadline and lingers when it is closed.
 ///
-/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes within [`Limits::write`], or everything that is
-/// pending. Otherwise the server resets the connection. Hyper reads no further request meanwhile. So a client that sends requests and reads
-/// no answers does not fill the server's memory either.
+/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes within
+/// [`Limits::write`], or everything that is pending. Otherwise the server resets the connection. Hyper reads
+/// no further request meanwhile. So a client that sends requests and reads no answers does not fill the
+/// server's memory either.
 ///
-/// *Lingering*: after the last answer, the connection stays open for up to [`LINGER`] and reads what the client still sends. Closing at
-/// once would make the kernel reset the connection. A reset can overtake the answer that tells the client the reason (413, 408). See RFC
-/// 9112, section 9.6.
+/// *Lingering*: after the last answer, the connection stays open for up to [`LINGER`] and reads what the
+/// client still sends. Closing at once would make the kernel reset the connection. A reset can overtake the
+/// answer that tells the client the reason (413, 408). See RFC 9112, section 9.6.
 pub(crate) struct Socket<S> {
     stream: S,
     hurry: CancellationToken,
@@ -33,7 +34,8 @@ pub(crate) struct Socket<S> {
 
 /// Stream that can be closed with a reset.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Makes the next close a reset (RST), which also drops the bytes that the kernel still holds for the client.
+    /// Makes the next close a reset (RST), which also drops the bytes that the kernel still holds for the
+    /// client.
     fn reset_on_close(&self);
 }
 
@@ -45,14 +47,15 @@ impl Transport for TcpStream {
     }
 }
 
-/// Minimum number of bytes that a client must read within the deadline of a pending write: about 1 KiB/s with the default of 15 s. If any
-/// byte counted as progress, a client could keep a connection for hours.
+/// Minimum number of bytes that a client must read within the deadline of a pending write: about 1 KiB/s with
+/// the default of 15 s. If any byte counted as progress, a client could keep a connection for hours.
 const MIN_PROGRESS: usize = 16 * 1024;
 
 /// Deadline of pending writes.
 struct WriteDeadline {
     limit: Duration,
-    /// Timer that starts when a write is first pending. It ends when [`MIN_PROGRESS`] bytes or all pending bytes are written.
+    /// Timer that starts when a write is first pending. It ends when [`MIN_PROGRESS`] bytes or all pending
+    /// bytes are written.
     timer: Option<Pin<Box<Sleep>>>,
     /// Number of bytes written since the timer was started.
     progress: usize,
@@ -64,7 +67,11 @@ impl WriteDeadline {
     }
 
     /// Passes on the result of a write. Turns a pending write into an error once its deadline has passed.
-    fn check(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn check(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
             self.progress += count;
             if self.progress >= MIN_PROGRESS {
@@ -96,8 +103,8 @@ struct Linger {
 
 /// Maximum time that a closed connection lingers.
 const LINGER: Duration = Duration::from_secs(1);
-/// Maximum number of bytes that a lingering connection reads. With hyper's read-ahead, the server reads at most 64 KiB of a body beyond the
-/// size limit.
+/// Maximum number of bytes that a lingering connection reads. With hyper's read-ahead, the server reads at
+/// most 64 KiB of a body beyond the size limit.
 const MAX_UNREAD: usize = 32 * 1024;
 
 impl<S: Transport> Socket<S> {
@@ -107,7 +114,11 @@ impl<S: Transport> Socket<S> {
         Self { stream, hurry, write, metrics, farewell: None }
     }
 
-    fn check(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn check(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let checked = self.write.check(written, context);
         self.note_timeout(&checked);
         checked
@@ -134,7 +145,9 @@ impl Linger {
             }
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => self.unread = self.unread.saturating_sub(buffer.filled().len()),
+                Ok(()) if !buffer.filled().is_empty() => {
+                    self.unread = self.unread.saturating_sub(buffer.filled().len());
+                }
                 _ => break,
             }
         }
@@ -143,7 +156,11 @@ impl Linger {
 }
 
 impl<S: Transport> AsyncRead for Socket<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.note_timeout(&read);
         read
@@ -151,12 +168,20 @@ impl<S: Transport> AsyncRead for Socket<S> {
 }
 
 impl<S: Transport> AsyncWrite for Socket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.check(written, context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.check(written, context)
     }
@@ -179,7 +204,8 @@ impl<S: Transport> AsyncWrite for Socket<S> {
         if this.hurry.is_cancelled() {
             return Poll::Ready(Ok(()));
         }
-        let farewell = this.farewell.get_or_insert_with(|| Linger { end: Box::pin(sleep(LINGER)), unread: MAX_UNREAD });
+        let farewell =
+            this.farewell.get_or_insert_with(|| Linger { end: Box::pin(sleep(LINGER)), unread: MAX_UNREAD });
         farewell.poll(&mut this.stream, context).map(Ok)
     }
 }

@@ -34,7 +34,8 @@ async fn invalid_keys_get_the_same_response() {
         problem["instance"].take();
         answers.push(problem);
     }
-    let mut without = world.ask("GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n").await.problem(401, "unauthorized");
+    let mut without =
+        world.ask("GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n").await.problem(401, "unauthorized");
     without["instance"].take();
     answers.push(without);
     answers.dedup();
@@ -46,9 +47,12 @@ async fn key_outside_the_authorization_header_is_refused() {
     let world = World::guarded().await;
     let key = world.key("acme", ALL).await;
     let bare = |header: &str| format!("GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n");
-    for header in
-        [format!("X-Api-Key: {key}"), format!("Authorization: Basic {key}"), format!("Authorization: {key}"), format!("Cookie: key={key}")]
-    {
+    for header in [
+        format!("X-Api-Key: {key}"),
+        format!("Authorization: Basic {key}"),
+        format!("Authorization: {key}"),
+        format!("Cookie: key={key}"),
+    ] {
         world.ask(bare(&header)).await.problem(401, "unauthorized");
     }
     let twice = format!("Authorization: Bearer {key}\r\nAuthorization: Bearer {key}");
@@ -75,14 +79,25 @@ async fn address_guessing_keys_is_blocked_and_a_valid_key_is_not() {
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(429, "too_many_auth_failures");
     }
-    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "a key whose cache entry has expired is accepted");
+    assert_eq!(
+        world.ask_with(&key, "GET", "/v1/tasks", "").await.status,
+        200,
+        "a key whose cache entry has expired is accepted"
+    );
 }
 
 /// A client with one IPv6 network has 2^64 addresses, and can use another one for every guess.
 #[tokio::test]
 async fn guessing_addresses_of_one_ipv6_network_count_as_one() {
-    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
-    let guess = async |from: &str| world.ask_from(&format!("X-Forwarded-For: {from}\r\n"), "nb_live_guess", "GET", "/v1/tasks", "").await;
+    let world = World::behind(AccessPolicy {
+        keys: AuthMode::Required,
+        admitted: Vec::new(),
+        proxies: networks(&["127.0.0.1"]),
+    })
+    .await;
+    let guess = async |from: &str| {
+        world.ask_from(&format!("X-Forwarded-For: {from}\r\n"), "nb_live_guess", "GET", "/v1/tasks", "").await
+    };
     for place in 0..20 {
         guess(&format!("2001:db8:0:1:{place:x}::{place:x}")).await.problem(401, "unauthorized");
     }
@@ -99,8 +114,14 @@ async fn revoked_key_is_refused() {
     let revoked = world.ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "").await;
     assert!(revoked.status == 200 && revoked.json()["revoked_at"].is_string(), "{}", revoked.text());
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
-    world.ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "").await.problem(409, "key_inactive");
-    world.ask_with(&admin, "DELETE", "/v1/keys/key_00000000000000000000000000", "").await.problem(404, "key_not_found");
+    world
+        .ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "")
+        .await
+        .problem(409, "key_inactive");
+    world
+        .ask_with(&admin, "DELETE", "/v1/keys/key_00000000000000000000000000", "")
+        .await
+        .problem(404, "key_not_found");
 }
 
 #[tokio::test]
@@ -113,7 +134,11 @@ async fn key_revoked_by_another_process_ends_within_ten_seconds() {
     let found = registry.key(id).await.unwrap().unwrap();
     let revoked = Key { revoked_at: Some(world.clock_now()), version: 2, ..found };
     world.rewrite(&revoked).await;
-    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "the cached key is still accepted");
+    assert_eq!(
+        world.ask_with(&key, "GET", "/v1/tasks", "").await.status,
+        200,
+        "the cached key is still accepted"
+    );
     world.clock.advance(Duration::from_secs(10));
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
 }
@@ -122,10 +147,15 @@ async fn key_revoked_by_another_process_ends_within_ten_seconds() {
 async fn replaced_key_is_valid_for_the_grace_period() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", "tasks:read").await);
-    let rotated = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&key)), r#"{"grace_period": 60}"#).await;
+    let rotated = world
+        .ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&key)), r#"{"grace_period": 60}"#)
+        .await;
     assert_eq!(rotated.status, 201, "{}", rotated.text());
     let new = rotated.json()["key"].as_str().unwrap().to_owned();
-    assert_eq!((&rotated.json()["tenant"], &rotated.json()["scopes"]), (&json!("acme"), &json!(["tasks:read"])));
+    assert_eq!(
+        (&rotated.json()["tenant"], &rotated.json()["scopes"]),
+        (&json!("acme"), &json!(["tasks:read"]))
+    );
     world.clock.advance(Duration::from_secs(59));
     for good in [&key, &new] {
         assert_eq!(world.ask_with(good, "GET", "/v1/tasks", "").await.status, 200);
@@ -133,10 +163,18 @@ async fn replaced_key_is_valid_for_the_grace_period() {
     world.clock.advance(Duration::from_secs(1));
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
     assert_eq!(world.ask_with(&new, "GET", "/v1/tasks", "").await.status, 200);
-    // The client lost the answer to a rotation and rotates again. The resulting key is valid for as long as the first one was to be.
+    // The client lost the answer to a rotation and rotates again. The resulting key is valid for as long as
+    // the first one was to be.
     for _ in 0..2 {
-        let again = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), r#"{"grace_period": 60}"#).await;
-        assert_eq!((again.status, again.json()["expires_at"].clone()), (201, serde_json::Value::Null), "{}", again.text());
+        let again = world
+            .ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), r#"{"grace_period": 60}"#)
+            .await;
+        assert_eq!(
+            (again.status, again.json()["expires_at"].clone()),
+            (201, serde_json::Value::Null),
+            "{}",
+            again.text()
+        );
     }
     for overlap in ["-1", "2592001", "1e300"] {
         let body = format!("{{\"grace_period\": {overlap}}}");
@@ -160,10 +198,20 @@ async fn key_is_shown_only_once() {
     assert!(text.as_str().unwrap().starts_with("nb_live_"));
     assert_eq!(world.ask_with(text.as_str().unwrap(), "POST", "/v1/tasks", NOOP).await.status, 202);
     created.as_object_mut().unwrap().remove("key");
-    let shown = world.ask_with(&admin, "GET", &format!("/v1/keys/{}", created["id"].as_str().unwrap()), "").await.json();
+    let shown = world
+        .ask_with(&admin, "GET", &format!("/v1/keys/{}", created["id"].as_str().unwrap()), "")
+        .await
+        .json();
     let listed = world.ask_with(&admin, "GET", "/v1/keys?tenant=acme", "").await.json();
     assert_eq!((&shown, &listed["data"]), (&created, &json!([created])));
-    let stored = world.backend.config.key(created["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap().to_text();
+    let stored = world
+        .backend
+        .config
+        .key(created["id"].as_str().unwrap().parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap()
+        .to_text();
     assert!(!stored.contains(&text.as_str().unwrap()["nb_live_".len()..]), "only its hash is stored");
 }
 
@@ -198,7 +246,9 @@ async fn keys_are_listed_page_by_page() {
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = world.ask_with(&admin, "GET", &format!("/v1/keys?limit=2{cursor}"), "").await.json();
-        seen.extend(page["data"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["data"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()),
+        );
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
@@ -215,7 +265,9 @@ async fn admin_cursor_opens_only_its_own_list() {
         assert_eq!(world.ask_with(&admin, "PUT", &format!("/v1/tenants/{tenant}"), "{}").await.status, 200);
     }
     let ask = async |path: &str| world.ask_with(&admin, "GET", path, "").await;
-    let cursor = async |path: &str| ask(path).await.json()["next_cursor"].as_str().expect("the list has another page").to_owned();
+    let cursor = async |path: &str| {
+        ask(path).await.json()["next_cursor"].as_str().expect("the list has another page").to_owned()
+    };
     let (keys, tenants) = (cursor("/v1/keys?limit=1").await, cursor("/v1/tenants?limit=1").await);
     let audit = cursor("/v1/audit?tenant=acme&limit=1").await;
     for (path, cursors) in [
@@ -246,9 +298,13 @@ async fn admin_cursor_opens_only_its_own_list() {
 #[tokio::test]
 async fn request_from_outside_the_allow_list_is_refused() {
     let admitted = networks(&["203.0.113.0/24"]);
-    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted, proxies: networks(&["127.0.0.1"]) }).await;
+    let world =
+        World::behind(AccessPolicy { keys: AuthMode::Required, admitted, proxies: networks(&["127.0.0.1"]) })
+            .await;
     let key = world.key("acme", ALL).await;
-    let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
+    let from = async |forwarded: &str| {
+        world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await
+    };
     assert_eq!(from("203.0.113.9").await.status, 200);
     assert_eq!(from("::ffff:203.0.113.9").await.status, 200, "an IPv4-mapped address is the same address");
     for stranger in ["198.51.100.7", "203.0.113.9, 198.51.100.7", "unknown", ""] {
@@ -260,8 +316,12 @@ async fn request_from_outside_the_allow_list_is_refused() {
 
 #[tokio::test]
 async fn forwarded_address_from_an_untrusted_client_is_ignored() {
-    let world =
-        World::behind(AccessPolicy { keys: AuthMode::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
+    let world = World::behind(AccessPolicy {
+        keys: AuthMode::Required,
+        admitted: networks(&["203.0.113.0/24"]),
+        proxies: Vec::new(),
+    })
+    .await;
     let key = world.key("acme", ALL).await;
     let lie = "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\n";
     world.ask_from(lie, &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
@@ -269,10 +329,16 @@ async fn forwarded_address_from_an_untrusted_client_is_ignored() {
 
 #[tokio::test]
 async fn unauthorized_request_is_refused_before_its_body_is_read() {
-    let world =
-        World::behind(AccessPolicy { keys: AuthMode::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
+    let world = World::behind(AccessPolicy {
+        keys: AuthMode::Required,
+        admitted: networks(&["203.0.113.0/24"]),
+        proxies: Vec::new(),
+    })
+    .await;
     for path in ["/v1/tasks", "/v1/tasks/batch", "/v1/keys"] {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+        );
         world.ask(head).await.problem(403, "address_not_allowed");
     }
     let world = World::guarded().await;
@@ -282,9 +348,16 @@ async fn unauthorized_request_is_refused_before_its_body_is_read() {
 
 #[tokio::test]
 async fn key_is_accepted_only_from_its_networks() {
-    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
+    let world = World::behind(AccessPolicy {
+        keys: AuthMode::Required,
+        admitted: Vec::new(),
+        proxies: networks(&["127.0.0.1"]),
+    })
+    .await;
     let key = world.key_that("acme", ALL, |key| Key { networks: networks(&["2001:db8::/32"]), ..key }).await;
-    let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
+    let from = async |forwarded: &str| {
+        world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await
+    };
     assert_eq!(from("2001:db8::7").await.status, 200);
     from("2001:db9::7").await.problem(403, "address_not_allowed");
 }
@@ -293,7 +366,11 @@ async fn key_is_accepted_only_from_its_networks() {
 async fn server_without_keys_accepts_only_local_requests() {
     let world = World::start().await;
     for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
-        assert_eq!(world.ask(format!("GET /v1/tasks HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.status, 200, "{host}");
+        assert_eq!(
+            world.ask(format!("GET /v1/tasks HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.status,
+            200,
+            "{host}"
+        );
     }
     for head in [
         "Host: attacker.example",
@@ -302,7 +379,10 @@ async fn server_without_keys_accepts_only_local_requests() {
         "Host: 127.0.0.1:8080\r\nX-Forwarded-For: 203.0.113.9",
         "Host: 127.0.0.1:8080\r\nVia: 1.1 proxy",
     ] {
-        world.ask(format!("GET /v1/tasks HTTP/1.1\r\n{head}\r\n\r\n")).await.problem(421, "misdirected_request");
+        world
+            .ask(format!("GET /v1/tasks HTTP/1.1\r\n{head}\r\n\r\n"))
+            .await
+            .problem(421, "misdirected_request");
     }
     let own = "POST /v1/tasks HTTP/1.1\r\nHost: localhost:8080\r\nOrigin: http://localhost:8080\r\nContent-Type: application/json\r\n";
     assert_eq!(world.ask(format!("{own}Content-Length: {}\r\n\r\n{NOOP}", NOOP.len())).await.status, 202);
@@ -310,18 +390,26 @@ async fn server_without_keys_accepts_only_local_requests() {
 
 #[tokio::test]
 async fn first_key_makes_keys_required() {
-    let world = World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
+    let world =
+        World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() })
+            .await;
     let created = world.post("/v1/keys", r#"{"scopes": ["admin", "tasks:read"]}"#).await.json();
     world.get("/v1/tasks").await.problem(401, "unauthorized");
     let key = created["key"].as_str().unwrap();
     assert_eq!(world.ask_with(key, "GET", "/v1/tasks", "").await.status, 200);
     let audit = world.ask_with(key, "GET", "/v1/audit", "").await.json();
-    assert_eq!((&audit["data"][0]["actor"], &audit["data"][0]["action"]), (&json!("anonymous"), &json!("key.created")), "{audit:#}");
+    assert_eq!(
+        (&audit["data"][0]["actor"], &audit["data"][0]["action"]),
+        (&json!("anonymous"), &json!("key.created")),
+        "{audit:#}"
+    );
 }
 
 #[tokio::test]
 async fn first_key_of_another_process_is_required_in_ten_seconds() {
-    let world = World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
+    let world =
+        World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() })
+            .await;
     assert_eq!(world.get("/v1/tasks").await.status, 200);
     let key = world.key("default", "tasks:read").await;
     world.clock.advance(Duration::from_secs(10));
@@ -333,15 +421,20 @@ async fn first_key_of_another_process_is_required_in_ten_seconds() {
 async fn tenants_do_not_see_each_others_tasks() {
     let world = World::guarded().await;
     let (ours, theirs) = (world.key("ours", ALL).await, world.key("theirs", ALL).await);
-    let keyed = async |key: &str, body: &str| world.ask_from("Idempotency-Key: k\r\n", key, "POST", "/v1/tasks", body).await;
+    let keyed = async |key: &str, body: &str| {
+        world.ask_from("Idempotency-Key: k\r\n", key, "POST", "/v1/tasks", body).await
+    };
     let (first, second) = (keyed(&ours, NOOP).await, keyed(&theirs, r#"{"kind":"noop","delay":1}"#).await);
     assert_eq!((first.status, second.status), (202, 202), "{}", second.text());
     assert_ne!(first.json()["id"], second.json()["id"], "an idempotency key belongs to one tenant");
     assert_eq!(first.json()["submitted_by"], json!(id_of(&ours)));
     keyed(&ours, NOOP).await;
     let other = world.ask_with(&ours, "POST", "/v1/tasks", NOOP).await.json();
-    let listed = async |key: &str, query: &str| world.ask_with(key, "GET", &format!("/v1/tasks{query}"), "").await;
-    let ids = |page: &Value| page["data"].as_array().unwrap().iter().map(|task| task["id"].clone()).collect::<Vec<_>>();
+    let listed =
+        async |key: &str, query: &str| world.ask_with(key, "GET", &format!("/v1/tasks{query}"), "").await;
+    let ids = |page: &Value| {
+        page["data"].as_array().unwrap().iter().map(|task| task["id"].clone()).collect::<Vec<_>>()
+    };
     let mut seen = ids(&listed(&ours, "").await.json());
     seen.sort_by_key(ToString::to_string);
     let mut expected = vec![first.json()["id"].clone(), other["id"].clone()];
@@ -370,11 +463,17 @@ async fn payload_and_result_require_the_scope_payload_view() {
         ("POST", format!("{path}/cancel"), ""),
         ("POST", format!("{path}/replay"), ""),
         ("POST", "/v1/tasks".to_owned(), body),
-        ("POST", "/v1/tasks/batch".to_owned(), r#"{"tasks":[{"kind":"noop","payload":{"secret":"hunter2"}}]}"#),
+        (
+            "POST",
+            "/v1/tasks/batch".to_owned(),
+            r#"{"tasks":[{"kind":"noop","payload":{"secret":"hunter2"}}]}"#,
+        ),
     ] {
         let answer = world.ask_with(&blind, method, &path, body).await;
         assert!(
-            answer.status < 300 && !answer.text().contains("hunter2") && !answer.text().contains("\"result\""),
+            answer.status < 300
+                && !answer.text().contains("hunter2")
+                && !answer.text().contains("\"result\""),
             "{path}: {}",
             answer.text()
         );
@@ -386,7 +485,8 @@ async fn payload_and_result_require_the_scope_payload_view() {
 async fn audit_trail_names_actions_and_keys() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", ALL).await);
-    let task = world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.json()["id"].as_str().unwrap().to_owned();
+    let task =
+        world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.json()["id"].as_str().unwrap().to_owned();
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/cancel"), "").await;
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/cancel"), "").await.problem(409, "task_ended");
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/replay"), "").await;
@@ -407,9 +507,17 @@ async fn audit_trail_names_actions_and_keys() {
         ]
     );
     let cursor = page["next_cursor"].as_str().unwrap();
-    let rest = world.ask_with(&admin, "GET", &format!("/v1/audit?tenant=acme&cursor={cursor}"), "").await.json();
-    assert_eq!((&rest["data"][0]["action"], &rest["next_cursor"]), (&json!("key.created"), &Value::Null), "{rest:#}");
-    world.ask_with(&admin, "GET", &format!("/v1/audit?tenant=ops&cursor={cursor}"), "").await.problem(400, "invalid_cursor");
+    let rest =
+        world.ask_with(&admin, "GET", &format!("/v1/audit?tenant=acme&cursor={cursor}"), "").await.json();
+    assert_eq!(
+        (&rest["data"][0]["action"], &rest["next_cursor"]),
+        (&json!("key.created"), &Value::Null),
+        "{rest:#}"
+    );
+    world
+        .ask_with(&admin, "GET", &format!("/v1/audit?tenant=ops&cursor={cursor}"), "")
+        .await
+        .problem(400, "invalid_cursor");
     for method in ["DELETE", "PUT", "POST", "PATCH"] {
         world.ask_with(&admin, method, "/v1/audit", "").await.problem(405, "method_not_allowed");
     }

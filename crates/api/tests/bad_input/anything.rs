@@ -47,7 +47,8 @@ fn pieces() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24).prop_map(|pieces| pieces.concat())
 }
 
-const NAMES: [&str; 10] = ["payload", "delay", "run_at", "timeout", "expires_at", "retry", "callback", "labels", "queue", "kind"];
+const NAMES: [&str; 10] =
+    ["payload", "delay", "run_at", "timeout", "expires_at", "retry", "callback", "labels", "queue", "kind"];
 
 /// Generates a submission with fields that are valid, invalid or missing.
 fn submission() -> impl Strategy<Value = String> {
@@ -75,7 +76,8 @@ fn path() -> impl Strategy<Value = String> {
     (prop::sample::select(&PATHS[..]), query).prop_map(|(path, query)| format!("{path}{query}"))
 }
 
-/// Sends many requests, each on its own connection, and checks their statuses. `None` is a connection without an answer.
+/// Sends many requests, each on its own connection, and checks their statuses. `None` is a connection without
+/// an answer.
 fn check<T: std::fmt::Debug>(
     limits: Limits,
     strategy: impl Strategy<Value = T>,
@@ -86,7 +88,8 @@ fn check<T: std::fmt::Debug>(
     let world = runtime.block_on(World::start_within(limits));
     // All deadlines have passed, so no request waits for one.
     world.clock.end_sleeps();
-    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) });
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) });
     let asked = runner.run(&strategy, |input| {
         let status = runtime.block_on(async {
             let mut client = world.connect().await;
@@ -108,17 +111,25 @@ fn check_whole<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, request: 
 #[test]
 fn any_bytes() {
     let impatient = Limits { head: Duration::from_millis(100), ..Limits::default() };
-    check(impatient, prop::collection::vec(any::<u8>(), 0..2_000), |bytes| bytes, |status| status.is_none_or(|status| status < 500));
+    check(
+        impatient,
+        prop::collection::vec(any::<u8>(), 0..2_000),
+        |bytes| bytes,
+        |status| status.is_none_or(|status| status < 500),
+    );
 }
 
 #[test]
 fn any_body() {
-    check_whole((path(), prop_oneof![pieces(), submission(), "\\PC{0,200}"]), |(path, body)| post(&path, "", body));
+    check_whole((path(), prop_oneof![pieces(), submission(), "\\PC{0,200}"]), |(path, body)| {
+        post(&path, "", body)
+    });
 }
 
 #[test]
 fn any_batch() {
-    let batch = prop::collection::vec(submission(), 0..5).prop_map(|tasks| format!(r#"{{"tasks":[{}]}}"#, tasks.join(",")));
+    let batch = prop::collection::vec(submission(), 0..5)
+        .prop_map(|tasks| format!(r#"{{"tasks":[{}]}}"#, tasks.join(",")));
     check_whole(batch, |body| post("/v1/tasks/batch", "", body));
 }
 
@@ -131,7 +142,9 @@ fn any_header() {
         "[a-z-]{1,30}: [ -~]{0,80}"
     ]
     .prop_map(|header| header + "\r\n");
-    check_whole((path(), prop::collection::vec(header, 0..4)), |(path, headers)| post(&path, &headers.concat(), r#"{"kind":"noop"}"#));
+    check_whole((path(), prop::collection::vec(header, 0..4)), |(path, headers)| {
+        post(&path, &headers.concat(), r#"{"kind":"noop"}"#)
+    });
 }
 
 #[test]

@@ -14,7 +14,11 @@ fn networks(texts: &[&str]) -> Vec<Network> {
 
 /// Starts a server behind a proxy on this machine. The allow-list and the key admit the proxy's own address.
 async fn behind_a_proxy(admitted: &[&str], key_networks: &[&str]) -> (World, String) {
-    let door = AccessPolicy { keys: AuthMode::Required, admitted: networks(admitted), proxies: networks(&["127.0.0.1"]) };
+    let door = AccessPolicy {
+        keys: AuthMode::Required,
+        admitted: networks(admitted),
+        proxies: networks(&["127.0.0.1"]),
+    };
     let world = World::behind(door).await;
     let key = world.key_that("acme", READ, |key| Key { networks: networks(key_networks), ..key }).await;
     (world, key)
@@ -45,7 +49,10 @@ async fn unreadable_forwarded_address_is_refused_with_an_allow_list() {
             world.ask_from(&header, &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
         }
         world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
-        world.ask_from("X-Forwarded-For: 127.0.0.1\r\n", &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
+        world
+            .ask_from("X-Forwarded-For: 127.0.0.1\r\n", &key, "GET", "/v1/tasks", "")
+            .await
+            .problem(403, "address_not_allowed");
     }
 }
 
@@ -53,7 +60,11 @@ async fn unreadable_forwarded_address_is_refused_with_an_allow_list() {
 async fn unreadable_forwarded_address_is_accepted_without_a_list() {
     let (world, key) = behind_a_proxy(&[], &[]).await;
     for hop in UNREADABLE {
-        assert_eq!(world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await.status, 200, "{hop}");
+        assert_eq!(
+            world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await.status,
+            200,
+            "{hop}"
+        );
     }
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
 }
@@ -75,7 +86,8 @@ async fn forwarded_address_is_read_with_port_brackets_and_quotes() {
             ("203.0.113.10:1234", 403),
             ("[2001:db9::1]:1234", 403),
         ] {
-            let answer = world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await;
+            let answer =
+                world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await;
             assert_eq!(answer.status, status, "{hop}");
         }
     }
@@ -104,7 +116,9 @@ async fn valid_key_is_accepted_while_its_address_guesses() {
 #[tokio::test]
 async fn keyless_server_refuses_a_foreign_authority() {
     let world = World::start().await;
-    let ask = async |target: &str, headers: &str| world.ask(format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n")).await;
+    let ask = async |target: &str, headers: &str| {
+        world.ask(format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n")).await
+    };
     for (target, headers) in [
         ("/v1/tasks", "Host: 127.0.0.1.evil.com"),
         ("http://evil.com/v1/tasks", "Host: localhost"),
@@ -122,7 +136,14 @@ async fn keyless_server_refuses_a_foreign_authority() {
         ask(target, headers).await.problem(421, "misdirected_request");
     }
     // HTTP itself does not allow a `Host` that is no authority.
-    for host in ["[::1].evil.com", "localhost:evil.com", "localhost:80@evil.com", "localhost:65536", "localhost:-1", "local host"] {
+    for host in [
+        "[::1].evil.com",
+        "localhost:evil.com",
+        "localhost:80@evil.com",
+        "localhost:65536",
+        "localhost:-1",
+        "local host",
+    ] {
         assert_eq!(ask("/v1/tasks", &format!("Host: {host}")).await.status, 400, "{host}");
     }
     for (target, headers) in [

@@ -41,7 +41,9 @@ async fn invalid_endpoint_is_refused_and_not_stored() {
         assert_eq!(pointers(&problem), expected, "{body}");
         assert!(!problem.to_string().contains("hunter2"));
     }
-    put(&world, "/v1/endpoints/billing", &json!({"url": "https://127.0.0.1/"})).await.problem(422, "blocked_address");
+    put(&world, "/v1/endpoints/billing", &json!({"url": "https://127.0.0.1/"}))
+        .await
+        .problem(422, "blocked_address");
     put(&world, "/v1/endpoints/b%20g", &json!({"url": url})).await.problem(404, "not_found");
     send(&world, "GET", "/v1/endpoints/billing", "").await.problem(404, "endpoint_not_found");
     let large = json!({"url": url, "headers": {"x-a": "a".repeat(40_000)}});
@@ -76,7 +78,12 @@ async fn task_for_an_unknown_endpoint_is_refused() {
         problem["errors"][0]["detail"].as_str().unwrap().contains("PUT /v1/endpoints/billing"),
         "the text names the request that creates the endpoint: {problem}"
     );
-    assert_eq!(put(&world, "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await.status, 201);
+    assert_eq!(
+        put(&world, "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await.status,
+        201
+    );
     assert_eq!(submit(task).await.status, 202, "a task for an existing endpoint is accepted");
-    submit(json!({"kind": "noop", "endpoint": "b g", "limit_key": "a/b"})).await.problem(422, "validation_failed");
+    submit(json!({"kind": "noop", "endpoint": "b g", "limit_key": "a/b"}))
+        .await
+        .problem(422, "validation_failed");
 }

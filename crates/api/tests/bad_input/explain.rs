@@ -1,11 +1,12 @@
-//! Explanations of tasks that do not run, and the state of limits: they use the task's own tenant's data, as of now.
+//! Explanations of tasks that do not run, and the state of limits: they use the task's own tenant's data, as
+//! of now.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::limits::{
-    AcquireRequest, AcquireResult as Said, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterKey, LimiterState, Limits,
-    RateLimit,
+    AcquireRequest, AcquireResult as Said, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope,
+    LimiterKey, LimiterState, Limits, RateLimit,
 };
 use nobat_core::ports::Clock;
 use nobat_core::ports::limiter_store::WriteResult;
@@ -35,7 +36,8 @@ async fn submit(world: &World, tenant: &str, task: &Value) -> String {
     format!("/v1/tasks/{}/explain", answer.json()["id"].as_str().unwrap())
 }
 
-/// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one with a reservation.
+/// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one
+/// with a reservation.
 async fn write_limiter(world: &World, tenant: &str, of: LimitScope) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
     let breaker = BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() };
@@ -57,7 +59,13 @@ async fn write_limiter(world: &World, tenant: &str, of: LimitScope) {
     };
     let (first, _, _) = (enter(&mut limiter), enter(&mut limiter), enter(&mut limiter));
     let Said::Granted(first) = first else { panic!("{first:?}") };
-    limiter.complete(&limits, first, HolderId(1), &CallReport { health: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
+    limiter.complete(
+        &limits,
+        first,
+        HolderId(1),
+        &CallReport { health: CallHealth::Bad, took: Duration::ZERO, pause_until: None },
+        now,
+    );
     let name = LimiterKey { tenant: Tenant::new(tenant).unwrap(), scope: of };
     assert_eq!(world.backend.limiters.write(&name, &limiter, 0, now).await.unwrap(), WriteResult::Done);
 }
@@ -66,7 +74,9 @@ async fn write_limiter(world: &World, tenant: &str, of: LimitScope) {
 async fn explanation_uses_the_current_configuration() {
     let world = World::guarded().await;
     put(&world, "acme", "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await;
-    let task = submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "limit_key": "customer-42"})).await;
+    let task =
+        submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "limit_key": "customer-42"}))
+            .await;
     let waits = get(&world, "acme", &task).await;
     assert_eq!(
         (&waits["code"], &waits["status"], &waits["until"], &waits["blocked_by"]),
@@ -101,7 +111,10 @@ async fn ended_task_is_explained_and_missing_one_is_not_found() {
     let key = world.key("acme", ALL).await;
     assert_eq!(world.ask_with(&key, "POST", &task.replace("/explain", "/cancel"), "").await.status, 200);
     let ended = get(&world, "acme", &task).await;
-    assert_eq!((&ended["code"], &ended["status"], &ended["error"]["code"]), (&json!("canceled"), &json!("canceled"), &json!("canceled")));
+    assert_eq!(
+        (&ended["code"], &ended["status"], &ended["error"]["code"]),
+        (&json!("canceled"), &json!("canceled"), &json!("canceled"))
+    );
     for path in ["/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/explain", "/v1/tasks/x/explain"] {
         world.ask_with(&key, "GET", path, "").await.problem(404, "task_not_found");
     }
@@ -123,14 +136,23 @@ async fn limiter_state_is_shown_only_to_its_tenant() {
     put(&world, "acme", "/v1/queues/x", &json!({"limits": limiter})).await;
     put(&world, "acme", "/v1/kinds/x", &json!({"limits": limiter})).await;
     put(&world, "acme", "/v1/limits/x", &limiter).await;
-    for of in [LimitScope::Endpoint(name()), LimitScope::Queue(name()), LimitScope::Kind(name()), LimitScope::Key(name())] {
+    for of in [
+        LimitScope::Endpoint(name()),
+        LimitScope::Queue(name()),
+        LimitScope::Kind(name()),
+        LimitScope::Key(name()),
+    ] {
         write_limiter(&world, "acme", of).await;
     }
     for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/limits/x"] {
         let state = json!({"tokens": 0, "reserved_starts": 1, "running": 1, "paused_until": null, "circuit_breaker": null});
         assert_eq!(get(&world, "acme", path).await["state"], state, "{path}");
         let nothing = json!({"tokens": null, "reserved_starts": null, "running": null, "paused_until": null, "circuit_breaker": null});
-        assert_eq!(get(&world, "other", path).await["state"], nothing, "{path}: the other tenant has no limits and no state");
+        assert_eq!(
+            get(&world, "other", path).await["state"],
+            nothing,
+            "{path}: the other tenant has no limits and no state"
+        );
     }
     let endpoint = get(&world, "acme", "/v1/endpoints/x").await;
     let breaker = json!({

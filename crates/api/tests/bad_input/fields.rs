@@ -50,7 +50,11 @@ async fn row_34_invalid_query_parameters_are_refused() {
         world.get(&format!("/v1/tasks?{query}")).await.names(422, "validation_failed", pointers);
     }
     let answer = world.get("/v1/tasks?created_after=2026-12-01T10:00:00+02:00").await;
-    assert!(answer.text().contains("%2B"), "the error text says that a plus is written as %2B: {}", answer.text());
+    assert!(
+        answer.text().contains("%2B"),
+        "the error text says that a plus is written as %2B: {}",
+        answer.text()
+    );
     let all = "/v1/tasks?status=queued&queue=default&kind=noop&created_after=2026-11-30T11:30:00%2B02:00&created_before=2027-01-01T00:00:00Z&limit=100";
     world.submit(r#"{"kind":"noop"}"#).await;
     assert_eq!(world.get(all).await.json()["data"].as_array().unwrap().len(), 1);
@@ -60,7 +64,9 @@ async fn row_34_invalid_query_parameters_are_refused() {
 async fn invalid_wait_is_refused() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop"}"#).await;
-    for query in ["wait=-1", "wait=NaN", "wait=", "wait=soon", "wait=1&wait=1", "wait", "wait=1s", "wait=-inf"] {
+    for query in
+        ["wait=-1", "wait=NaN", "wait=", "wait=soon", "wait=1&wait=1", "wait", "wait=1s", "wait=-inf"]
+    {
         world.get(&format!("/v1/tasks/{id}?{query}")).await.names(422, "validation_failed", &["?wait"]);
     }
     world.get(&format!("/v1/tasks/{id}?wiat=1")).await.names(422, "validation_failed", &["?wiat"]);
@@ -91,16 +97,31 @@ async fn rows_36_to_38_values_out_of_bounds_are_refused() {
         ),
         (r#""expires_at":"2020-01-01T00:00:00Z""#, &["/expires_at"]),
     ] {
-        world.post("/v1/tasks", format!(r#"{{"kind":"noop",{fields}}}"#)).await.names(422, "validation_failed", pointers);
+        world.post("/v1/tasks", format!(r#"{{"kind":"noop",{fields}}}"#)).await.names(
+            422,
+            "validation_failed",
+            pointers,
+        );
     }
     assert!(world.store.all().is_empty());
     let past = world.post("/v1/tasks", r#"{"kind":"noop","run_at":"2020-01-01T00:00:00Z"}"#).await.json();
     assert_eq!((&past["status"], &past["run_at"]), (&"queued".into(), &past["created_at"]));
     let leap = world.post("/v1/tasks", r#"{"kind":"noop","run_at":"2026-12-31T23:59:60Z"}"#).await;
-    assert_eq!((leap.status, &leap.json()["run_at"]), (202, &"2026-12-31T23:59:59.000Z".into()), "{}", leap.text());
+    assert_eq!(
+        (leap.status, &leap.json()["run_at"]),
+        (202, &"2026-12-31T23:59:59.000Z".into()),
+        "{}",
+        leap.text()
+    );
     let fifty = format!(r#"{{"kind":"noop","retry":{{"delays":[{}]}}}}"#, ["0"; 50].join(","));
     world.post("/v1/tasks", fifty).await.names(422, "validation_failed", &["/retry/delays"]);
-    assert_eq!(world.post("/v1/tasks", r#"{"kind":"noop","retry":{"max_attempts":50},"timeout":43200}"#).await.status, 202);
+    assert_eq!(
+        world
+            .post("/v1/tasks", r#"{"kind":"noop","retry":{"max_attempts":50},"timeout":43200}"#)
+            .await
+            .status,
+        202
+    );
 }
 
 #[tokio::test]
@@ -109,7 +130,11 @@ async fn specific_code_is_the_code_of_the_response() {
     world.post("/v1/tasks", r#"{"kind":"nope"}"#).await.names(422, "unknown_kind", &["/kind"]);
     let blocked = r#"{"kind":"http","payload":{"url":"https://127.0.0.1"}}"#;
     world.post("/v1/tasks", blocked).await.names(422, "blocked_address", &["/payload/url"]);
-    world.post("/v1/tasks/batch", format!(r#"{{"tasks":[{blocked}]}}"#)).await.names(422, "blocked_address", &["/tasks/0/payload/url"]);
+    world.post("/v1/tasks/batch", format!(r#"{{"tasks":[{blocked}]}}"#)).await.names(
+        422,
+        "blocked_address",
+        &["/tasks/0/payload/url"],
+    );
     let callback = r#"{"kind":"noop","callback":{"url":"https://127.0.0.1"}}"#;
     world.post("/v1/tasks", callback).await.names(422, "blocked_address", &["/callback/url"]);
     let both = r#"{"kind":"http","payload":{"url":"https://127.0.0.1"},"timeout":0}"#;
@@ -120,7 +145,11 @@ async fn specific_code_is_the_code_of_the_response() {
 async fn row_35_invalid_task_refuses_the_whole_batch() {
     let world = World::start().await;
     let batch = r#"{"tasks":[{"kind":"noop"},{"kind":"noop","timeout":0},{"kind":"noop"},{"kind":"nope"}]}"#;
-    world.post("/v1/tasks/batch", batch).await.names(422, "validation_failed", &["/tasks/1/timeout", "/tasks/3/kind"]);
+    world.post("/v1/tasks/batch", batch).await.names(
+        422,
+        "validation_failed",
+        &["/tasks/1/timeout", "/tasks/3/kind"],
+    );
     let many = |count| format!(r#"{{"tasks":[{}]}}"#, vec![r#"{"kind":"noop"}"#; count].join(","));
     world.post("/v1/tasks/batch", many(0)).await.names(422, "validation_failed", &["/tasks"]);
     world.post("/v1/tasks/batch", many(101)).await.names(422, "validation_failed", &["/tasks"]);

@@ -15,7 +15,11 @@ async fn row_10_other_media_types_are_refused() {
         "Content-Type: \x7f\r\n",
         "Content-Type: application/jso\r\n",
     ] {
-        let answer = world.ask(format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n{media_type}Content-Length: 15\r\n\r\n{body}")).await;
+        let answer = world
+            .ask(format!(
+                "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n{media_type}Content-Length: 15\r\n\r\n{body}"
+            ))
+            .await;
         if answer.status != 400 || answer.header("content-type").is_some() {
             answer.problem(415, "unsupported_media_type");
         }
@@ -48,7 +52,9 @@ async fn row_11_malformed_json_is_refused_with_its_position() {
     ];
     let in_batch = |body: &[u8]| [b"{\"tasks\":[{\"kind\":\"noop\"},", body, b"]}"].concat();
     for body in bodies {
-        for answer in [world.post("/v1/tasks", body).await, world.post("/v1/tasks/batch", in_batch(body)).await] {
+        for answer in
+            [world.post("/v1/tasks", body).await, world.post("/v1/tasks/batch", in_batch(body)).await]
+        {
             let problem = answer.problem(400, "malformed_json");
             assert!(!answer.text().contains("hunter2"), "{problem}");
             let detail = problem["detail"].as_str().unwrap();
@@ -70,7 +76,8 @@ async fn row_11_malformed_json_is_refused_with_its_position() {
 #[tokio::test]
 async fn row_12_depth_is_bounded() {
     let world = World::start().await;
-    let nested = |depth: usize| format!(r#"{{"kind":"noop","payload":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let nested =
+        |depth: usize| format!(r#"{{"kind":"noop","payload":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_eq!(world.post("/v1/tasks", nested(120)).await.status, 202);
     world.post("/v1/tasks", nested(121)).await.names(400, "malformed_json", &["/payload"]);
     world.post("/v1/tasks", nested(10_000)).await.names(400, "malformed_json", &["/payload"]);
@@ -91,7 +98,10 @@ async fn row_13_repeated_field_is_refused() {
         r#"{"kind":"noop","labels":{"a":"1","a":"2"}}"#,
     ] {
         world.post("/v1/tasks", body).await.problem(400, "malformed_json");
-        world.post("/v1/tasks/batch", format!(r#"{{"tasks":[{body}]}}"#)).await.problem(400, "malformed_json");
+        world
+            .post("/v1/tasks/batch", format!(r#"{{"tasks":[{body}]}}"#))
+            .await
+            .problem(400, "malformed_json");
     }
     world.post("/v1/tasks/batch", r#"{"tasks":[],"tasks":[]}"#).await.problem(400, "malformed_json");
     let kept = r#"{"a":1,"a" : 2}"#;
@@ -104,7 +114,8 @@ async fn row_14_numbers_in_a_payload_are_unchanged() {
     let world = World::start().await;
     let digits = "1".repeat(400);
     for number in ["9007199254740993", "1.10", "1e400", "-0", &digits] {
-        let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","payload":{{"n":{number}}}}}"#)).await;
+        let answer =
+            world.post("/v1/tasks", format!(r#"{{"kind":"noop","payload":{{"n":{number}}}}}"#)).await;
         assert_eq!(answer.status, 202);
         assert!(answer.text().contains(&format!(r#""payload":{{"n":{number}}}"#)), "{}", answer.text());
         world
@@ -117,18 +128,38 @@ async fn row_14_numbers_in_a_payload_are_unchanged() {
 #[tokio::test]
 async fn row_15_and_16_unknown_fields_are_refused_by_name() {
     let world = World::start().await;
-    for field in ["max_retires", "tenant_id", "tenant", "state", "status", "attempt", "id", "generation", "token", "__proto__", ""] {
+    for field in [
+        "max_retires",
+        "tenant_id",
+        "tenant",
+        "state",
+        "status",
+        "attempt",
+        "id",
+        "generation",
+        "token",
+        "__proto__",
+        "",
+    ] {
         let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","{field}":1}}"#)).await;
         answer.names(422, "validation_failed", &[&format!("/{field}")]);
         assert!(answer.text().contains(&format!("`{field}`")), "{}", answer.text());
     }
-    world.post("/v1/tasks", r#"{"kind":"noop","retry":{"max_retires":1}}"#).await.names(422, "validation_failed", &["/retry/max_retires"]);
+    world.post("/v1/tasks", r#"{"kind":"noop","retry":{"max_retires":1}}"#).await.names(
+        422,
+        "validation_failed",
+        &["/retry/max_retires"],
+    );
     world.post("/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop","id":1}]}"#).await.names(
         422,
         "validation_failed",
         &["/tasks/1/id"],
     );
-    world.post("/v1/tasks/batch", r#"{"tasks":[],"more":1}"#).await.names(422, "validation_failed", &["/more"]);
+    world.post("/v1/tasks/batch", r#"{"tasks":[],"more":1}"#).await.names(
+        422,
+        "validation_failed",
+        &["/more"],
+    );
     let long = "x".repeat(200_000);
     let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","{long}":1}}"#)).await;
     answer.problem(422, "validation_failed");
@@ -162,7 +193,11 @@ async fn row_19_invalid_names_are_refused() {
     let long = "x".repeat(65);
     let huge = "x".repeat(200_000);
     for name in ["", " ", "a b", "a/b", "\\u0000", "\u{202e}abc", "ключ", "a\\n", &long, &huge] {
-        world.post("/v1/tasks", format!(r#"{{"kind":"noop","queue":"{name}"}}"#)).await.names(422, "validation_failed", &["/queue"]);
+        world.post("/v1/tasks", format!(r#"{{"kind":"noop","queue":"{name}"}}"#)).await.names(
+            422,
+            "validation_failed",
+            &["/queue"],
+        );
         let answer = world.post("/v1/tasks", format!(r#"{{"kind":"{name}"}}"#)).await;
         answer.names(422, "validation_failed", &["/kind"]);
         assert!(answer.text().len() < 2_000);
@@ -172,13 +207,18 @@ async fn row_19_invalid_names_are_refused() {
         "validation_failed",
         &["/labels/a b", "/labels/a b"],
     );
-    world.post("/v1/tasks", "{\"kind\":\"noop\",\"labels\":{\"a\":\"x\u{202e}y\"}}").await.names(422, "validation_failed", &["/labels/a"]);
+    world.post("/v1/tasks", "{\"kind\":\"noop\",\"labels\":{\"a\":\"x\u{202e}y\"}}").await.names(
+        422,
+        "validation_failed",
+        &["/labels/a"],
+    );
 }
 
 #[tokio::test]
 async fn number_of_errors_in_a_response_is_limited() {
     let world = World::start().await;
     let labels: Vec<_> = (0..10_000).map(|place| format!(r#""b {place}":"""#)).collect();
-    let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","labels":{{{}}}}}"#, labels.join(","))).await;
+    let answer =
+        world.post("/v1/tasks", format!(r#"{{"kind":"noop","labels":{{{}}}}}"#, labels.join(","))).await;
     assert_eq!(answer.problem(422, "validation_failed")["errors"].as_array().unwrap().len(), 100);
 }

@@ -10,10 +10,24 @@ const BODY: &str = r#"{"kind":"noop"}"#;
 async fn row_24_invalid_idempotency_key_is_refused() {
     let world = World::start().await;
     let long = "k".repeat(256);
-    for key in ["", "\"\"", &long, "a b", "a,b", "a\tb", "ключ", "\"a", "\"a\"b\"", "a\r\nIdempotency-Key: a", "a\r\nIdempotency-Key: b"]
-    {
+    for key in [
+        "",
+        "\"\"",
+        &long,
+        "a b",
+        "a,b",
+        "a\tb",
+        "ключ",
+        "\"a",
+        "\"a\"b\"",
+        "a\r\nIdempotency-Key: a",
+        "a\r\nIdempotency-Key: b",
+    ] {
         for path in ["/v1/tasks", "/v1/tasks/batch"] {
-            world.post_with(path, &format!("Idempotency-Key: {key}\r\n"), BODY).await.problem(400, "invalid_idempotency_key");
+            world
+                .post_with(path, &format!("Idempotency-Key: {key}\r\n"), BODY)
+                .await
+                .problem(400, "invalid_idempotency_key");
         }
     }
     assert!(world.store.all().is_empty());
@@ -40,12 +54,17 @@ async fn rows_21_and_23_the_same_key_is_the_same_request() {
 async fn row_27_key_is_free_after_the_retention_of_its_task() {
     let world = World::guarded().await;
     let key = world.key("acme", "tasks:write,tasks:read").await;
-    let submit = async |body: &str| world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", body).await;
+    let submit =
+        async |body: &str| world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", body).await;
     let id = submit(BODY).await.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(world.ask_with(&key, "POST", &format!("/v1/tasks/{id}/cancel"), "").await.status, 200);
     world.clock.advance(Duration::from_hours(24) + Duration::from_millis(1));
-    let missing = world.ask_with(&key, "GET", "/v1/tasks/task_01jd0000000000000000000000", "").await.problem(404, "task_not_found");
-    let mut gone = world.ask_with(&key, "GET", &format!("/v1/tasks/{id}"), "").await.problem(404, "task_not_found");
+    let missing = world
+        .ask_with(&key, "GET", "/v1/tasks/task_01jd0000000000000000000000", "")
+        .await
+        .problem(404, "task_not_found");
+    let mut gone =
+        world.ask_with(&key, "GET", &format!("/v1/tasks/{id}"), "").await.problem(404, "task_not_found");
     gone["instance"] = missing["instance"].clone();
     assert_eq!(gone, missing, "an expired task looks like a missing one");
     let other = submit(r#"{"kind":"noop","payload":2}"#).await;
@@ -74,7 +93,10 @@ async fn row_26_same_key_on_another_route_is_another_key() {
         (first.json(), Some("true")),
         "the tasks are in the order of the request"
     );
-    world.post_with("/v1/tasks/batch", header, format!(r#"{{"tasks":[{BODY}]}}"#)).await.problem(422, "idempotency_key_reused");
+    world
+        .post_with("/v1/tasks/batch", header, format!(r#"{{"tasks":[{BODY}]}}"#))
+        .await
+        .problem(422, "idempotency_key_reused");
     assert_eq!(world.store.all().len(), 3);
 }
 
@@ -85,7 +107,9 @@ async fn repeated_batch_with_expired_tasks_is_refused() {
     let first = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await.json();
     world.store.forget(first["data"][1]["id"].as_str().unwrap());
     let answer = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await;
-    assert!(answer.problem(409, "idempotency_key_partly_expired")["detail"].as_str().unwrap().contains("new key"));
+    assert!(
+        answer.problem(409, "idempotency_key_partly_expired")["detail"].as_str().unwrap().contains("new key")
+    );
     assert_eq!(world.store.all().len(), 1);
 }
 
@@ -115,6 +139,10 @@ async fn repeated_request_is_recognised_after_it_became_invalid() {
     assert_eq!(again.json(), one);
     assert_eq!(world.post_with("/v1/tasks/batch", header, &batch).await.json(), two);
     world.post_with("/v1/tasks", header, r#"{"kind":"nope"}"#).await.problem(422, "idempotency_key_reused");
-    world.post_with("/v1/tasks", "Idempotency-Key: b\r\n", body).await.names(422, "validation_failed", &["/expires_at"]);
+    world.post_with("/v1/tasks", "Idempotency-Key: b\r\n", body).await.names(
+        422,
+        "validation_failed",
+        &["/expires_at"],
+    );
     world.post_with("/v1/tasks", "", body).await.names(422, "validation_failed", &["/expires_at"]);
 }

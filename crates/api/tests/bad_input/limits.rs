@@ -31,7 +31,11 @@ async fn request_above_the_rate_is_refused_with_retry_after() {
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=4;w=2"));
     assert_eq!(refused.header("ratelimit"), Some("\"requests\";r=0;t=1"));
     let other = world.key("other", "tasks:read").await;
-    assert_eq!(world.ask_with(&other, "GET", "/v1/tasks", "").await.status, 200, "other tenants are not limited");
+    assert_eq!(
+        world.ask_with(&other, "GET", "/v1/tasks", "").await.status,
+        200,
+        "other tenants are not limited"
+    );
     world.clock.advance(Duration::from_millis(500));
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(429, "rate_limited");
@@ -57,17 +61,30 @@ async fn task_above_max_pending_tasks_is_refused() {
     let key = limited(&world, r#"{"max_pending_tasks": 3}"#).await;
     let keyed = async || world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", NOOP).await;
     let first = keyed().await;
-    let two = world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await;
+    let two = world
+        .ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#)
+        .await;
     assert_eq!((first.status, two.status), (202, 202), "{}", two.text());
     let refused = world.ask_with(&key, "POST", "/v1/tasks", NOOP).await;
     refused.problem(429, "quota_exceeded");
     assert_eq!(refused.header("retry-after"), Some("1"));
     let again = keyed().await;
-    assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]), "a repeated request is accepted at the limit");
-    let name = TaskKey { tenant: Tenant::new("acme").unwrap(), id: first.json()["id"].as_str().unwrap().parse().unwrap() };
+    assert_eq!(
+        (again.status, &again.json()["id"]),
+        (202, &first.json()["id"]),
+        "a repeated request is accepted at the limit"
+    );
+    let name = TaskKey {
+        tenant: Tenant::new("acme").unwrap(),
+        id: first.json()["id"].as_str().unwrap().parse().unwrap(),
+    };
     world.backend.apply(&name, None, Event::Cancel, world.clock_now()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202, "a task is accepted below the limit");
+    assert_eq!(
+        world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status,
+        202,
+        "a task is accepted below the limit"
+    );
     world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.problem(429, "quota_exceeded");
 }
 
@@ -75,7 +92,10 @@ async fn task_above_max_pending_tasks_is_refused() {
 async fn batch_above_max_pending_tasks_is_refused_whole() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"max_pending_tasks": 1}"#).await;
-    world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await.problem(429, "quota_exceeded");
+    world
+        .ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#)
+        .await
+        .problem(429, "quota_exceeded");
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.json()["data"], json!([]));
     assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202);
 }
@@ -84,8 +104,9 @@ async fn batch_above_max_pending_tasks_is_refused_whole() {
 async fn payload_above_max_payload_bytes_is_refused() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"max_payload_bytes": 10}"#).await;
-    let submit =
-        async |payload: &str| world.ask_with(&key, "POST", "/v1/tasks", &format!(r#"{{"kind":"noop","payload":{payload}}}"#)).await;
+    let submit = async |payload: &str| {
+        world.ask_with(&key, "POST", "/v1/tasks", &format!(r#"{{"kind":"noop","payload":{payload}}}"#)).await
+    };
     assert_eq!(submit(r#""12345678""#).await.status, 202);
     submit(r#""123456789""#).await.names(422, "validation_failed", &["/payload"]);
 }
@@ -122,7 +143,14 @@ async fn tenant_limits_are_listed_and_can_be_removed() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for name in ["a", "b", "c"] {
-        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"request_rate": {"rate": 5}, "limits": {"rate": 7}}"#).await;
+        world
+            .ask_with(
+                &admin,
+                "PUT",
+                &format!("/v1/tenants/{name}"),
+                r#"{"request_rate": {"rate": 5}, "limits": {"rate": 7}}"#,
+            )
+            .await;
     }
     let lifted = world.ask_with(&admin, "PUT", "/v1/tenants/b", "{}").await.json();
     assert_eq!(lifted["request_rate"], json!(null));
@@ -132,6 +160,7 @@ async fn tenant_limits_are_listed_and_can_be_removed() {
         json!({"name": "a", "request_rate": {"rate": 5, "burst": 5}, "max_pending_tasks": null, "max_payload_bytes": null, "limits": {"rate": 7, "period": 1.0, "burst": 1, "concurrency": null}})
     );
     let cursor = page["next_cursor"].as_str().unwrap();
-    let rest = world.ask_with(&admin, "GET", &format!("/v1/tenants?limit=2&cursor={cursor}"), "").await.json();
+    let rest =
+        world.ask_with(&admin, "GET", &format!("/v1/tenants?limit=2&cursor={cursor}"), "").await.json();
     assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &json!(null)));
 }

@@ -1,5 +1,5 @@
-//! Answers to bad input over real sockets, row by row of RELIABILITY.md, section 2, A, B and C. Also checks in between that the server
-//! still accepts valid input.
+//! Answers to bad input over real sockets, row by row of RELIABILITY.md, section 2, A, B and C. Also checks
+//! in between that the server still accepts valid input.
 //!
 //! No input may cause a 5xx, and none may be accepted in part.
 

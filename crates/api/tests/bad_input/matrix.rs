@@ -1,5 +1,5 @@
-//! Access matrix of every route: required scopes, and only the client's own data. The rows come from the OpenAPI document, so a route that
-//! it describes incompletely fails here.
+//! Access matrix of every route: required scopes, and only the client's own data. The rows come from the
+//! OpenAPI document, so a route that it describes incompletely fails here.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,17 @@ use crate::world::{Answer, World};
 const PUBLIC: [&str; 3] = ["healthz", "readyz", "openapi"];
 
 /// Operations on the whole installation. No tenant owns what they read and change.
-const OF_THE_INSTALLATION: [&str; 9] =
-    ["create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "put_tenant", "get_tenant", "list_tenants", "read_audit"];
+const OF_THE_INSTALLATION: [&str; 9] = [
+    "create_key",
+    "list_keys",
+    "get_key",
+    "rotate_key",
+    "revoke_key",
+    "put_tenant",
+    "get_tenant",
+    "list_tenants",
+    "read_audit",
+];
 
 /// Operation of the document.
 struct Row {
@@ -28,7 +37,9 @@ struct Row {
 fn rows() -> Vec<Row> {
     let document: Value = serde_json::from_str(&nobat_api::openapi().to_json().unwrap()).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    let operations = paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, row)| (path, method, row)));
+    let operations = paths.iter().flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, row)| (path, method, row))
+    });
     operations
         .map(|(path, method, row)| {
             let security = row["security"].as_array().unwrap().first();
@@ -39,7 +50,13 @@ fn rows() -> Vec<Row> {
             });
             let mut parameters = row["parameters"].as_array().into_iter().flatten();
             let takes_key = parameters.any(|parameter| parameter["name"] == "Idempotency-Key");
-            Row { id: row["operationId"].as_str().unwrap().to_owned(), takes_key, method: method.to_uppercase(), path: path.clone(), scope }
+            Row {
+                id: row["operationId"].as_str().unwrap().to_owned(),
+                takes_key,
+                method: method.to_uppercase(),
+                path: path.clone(),
+                scope,
+            }
         })
         .collect()
 }
@@ -84,7 +101,14 @@ impl Row {
     }
 
     async fn ask(&self, world: &World, key: &str, id: &str) -> Answer {
-        world.ask_with(key, &self.method, &self.path.replace("{id}", id).replace("{name}", "acme"), self.body()).await
+        world
+            .ask_with(
+                key,
+                &self.method,
+                &self.path.replace("{id}", id).replace("{name}", "acme"),
+                self.body(),
+            )
+            .await
     }
 }
 
@@ -119,7 +143,12 @@ async fn every_route_requires_exactly_its_scope() {
             let id = if thing { id_of(&world.key("acme", "work").await) } else { task.clone() };
             let answer = row.ask(&world, &key, &id).await;
             if scope == needed {
-                assert!(![401, 403, 404].contains(&answer.status), "{} with {scope:?}: {}", row.id, answer.text());
+                assert!(
+                    ![401, 403, 404].contains(&answer.status),
+                    "{} with {scope:?}: {}",
+                    row.id,
+                    answer.text()
+                );
             } else {
                 let problem = answer.problem(403, "missing_scope");
                 assert!(problem["detail"].as_str().unwrap().contains(needed.as_str()), "{problem}");
@@ -134,7 +163,9 @@ async fn every_route_but_the_public_ones_requires_a_key() {
     let task = submitted(&world, "acme").await;
     for row in rows().iter().filter(|row| row.scope.is_some()) {
         let path = row.path.replace("{id}", &task).replace("{name}", "acme");
-        let answer = world.ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", row.method)).await;
+        let answer = world
+            .ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", row.method))
+            .await;
         answer.problem(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"nobat\""));
     }
@@ -148,16 +179,23 @@ async fn task_of_another_tenant_looks_like_a_missing_one() {
     let world = World::guarded().await;
     let theirs = submitted(&world, "acme").await;
     let nothing = "task_01jd0000000000000000000000";
-    for row in rows().iter().filter(|row| row.path.contains("{id}") && !OF_THE_INSTALLATION.contains(&row.id.as_str())) {
+    for row in rows()
+        .iter()
+        .filter(|row| row.path.contains("{id}") && !OF_THE_INSTALLATION.contains(&row.id.as_str()))
+    {
         let key = world.key("other", row.scope.unwrap().as_str()).await;
         let (foreign, missing) = (row.ask(&world, &key, &theirs).await, row.ask(&world, &key, nothing).await);
-        let (mut foreign, mut missing) = (foreign.problem(404, "task_not_found"), missing.problem(404, "task_not_found"));
+        let (mut foreign, mut missing) =
+            (foreign.problem(404, "task_not_found"), missing.problem(404, "task_not_found"));
         foreign["instance"].take();
         missing["instance"].take();
         assert_eq!(foreign, missing, "{}", row.id);
     }
     let all = Scope::ALL.map(Scope::as_str).join(",");
-    let task = world.ask_with(&world.key("acme", &all).await, "GET", &format!("/v1/tasks/{theirs}"), "").await.json();
+    let task = world
+        .ask_with(&world.key("acme", &all).await, "GET", &format!("/v1/tasks/{theirs}"), "")
+        .await
+        .json();
     assert_eq!(task["status"], "queued", "the task of the other tenant is unchanged");
 }
 
@@ -168,7 +206,8 @@ async fn endpoint_of_another_tenant_looks_like_a_missing_one() {
     put_endpoint_acme(&world, "acme").await;
     let (theirs, ours) = (world.key("acme", "config:write").await, world.key("other", "config:write").await);
     let before = world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json();
-    for row in rows().iter().filter(|row| row.path.starts_with("/v1/endpoints/") && row.id != "put_endpoint") {
+    for row in rows().iter().filter(|row| row.path.starts_with("/v1/endpoints/") && row.id != "put_endpoint")
+    {
         row.ask(&world, &ours, "").await.problem(404, "endpoint_not_found");
     }
     assert_eq!(world.ask_with(&ours, "GET", "/v1/endpoints", "").await.json()["data"], serde_json::json!([]));
@@ -195,7 +234,11 @@ fn every_admin_operation_is_classified() {
         assert!(known.contains(id), "{id} is not in the document");
     }
     for row in rows.iter().filter(|row| row.scope == Some(Scope::Admin)) {
-        assert!(OF_THE_INSTALLATION.contains(&row.id.as_str()), "{} requires `admin` and is not in OF_THE_INSTALLATION", row.id);
+        assert!(
+            OF_THE_INSTALLATION.contains(&row.id.as_str()),
+            "{} requires `admin` and is not in OF_THE_INSTALLATION",
+            row.id
+        );
     }
 }
 
@@ -210,10 +253,17 @@ async fn every_post_accepts_or_refuses_an_idempotency_key() {
     for row in rows().iter().filter(|row| row.method == "POST") {
         let key = world.key("acme", row.scope.unwrap().as_str()).await;
         put_endpoint_acme(&world, "acme").await;
-        let id = if row.path.starts_with("/v1/keys") { id_of(&world.key("acme", "work").await) } else { submitted(&world, "acme").await };
+        let id = if row.path.starts_with("/v1/keys") {
+            id_of(&world.key("acme", "work").await)
+        } else {
+            submitted(&world, "acme").await
+        };
         if row.id == "replay_task" {
             let writer = world.key("acme", "tasks:write").await;
-            assert_eq!(world.ask_with(&writer, "POST", &format!("/v1/tasks/{id}/cancel"), "").await.status, 200);
+            assert_eq!(
+                world.ask_with(&writer, "POST", &format!("/v1/tasks/{id}/cancel"), "").await.status,
+                200
+            );
         }
         let path = row.path.replace("{id}", &id).replace("{name}", "acme");
         let post = async |body: &str| world.ask_from(HEADER, &key, "POST", &path, body).await;
@@ -221,13 +271,27 @@ async fn every_post_accepts_or_refuses_an_idempotency_key() {
         let first = post(row.body()).await;
         if !row.takes_key {
             let problem = first.problem(400, "idempotency_key_not_supported");
-            assert!(problem["detail"].as_str().unwrap().contains("without the header"), "{}: {problem}", row.id);
+            assert!(
+                problem["detail"].as_str().unwrap().contains("without the header"),
+                "{}: {problem}",
+                row.id
+            );
             assert_eq!(world.store.all(), before, "{}", row.id);
             continue;
         }
-        assert!([200, 202].contains(&first.status) && first.header("idempotency-replayed").is_none(), "{}: {}", row.id, first.text());
+        assert!(
+            [200, 202].contains(&first.status) && first.header("idempotency-replayed").is_none(),
+            "{}: {}",
+            row.id,
+            first.text()
+        );
         let (done, again) = (world.store.all(), post(row.body()).await);
-        assert_eq!((again.status, again.header("idempotency-replayed")), (first.status, Some("true")), "{}", row.id);
+        assert_eq!(
+            (again.status, again.header("idempotency-replayed")),
+            (first.status, Some("true")),
+            "{}",
+            row.id
+        );
         assert_eq!(again.json(), first.json(), "{}", row.id);
         assert_eq!(world.store.all(), done, "{}: the request is carried out once", row.id);
         // With another valid body, the same key belongs to another request.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::ports::{
-    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Position, Queue, Receipt, Settlement, StoreError,
-    TaskStore,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Position, Queue,
+    Receipt, Settlement, StoreError, TaskStore,
 };
 use nobat_core::task::lifecycle::Change;
 use nobat_core::task::{State, Task, TaskKey};
@@ -104,7 +104,10 @@ impl TaskStore for Memory {
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let tasks = self.tasks.lock().unwrap();
         let after = query.after.as_ref().map(|Position(id)| id.parse::<TaskId>().unwrap());
-        let mut found = tasks.values().rev().filter(|task| after.is_none_or(|after| task.id < after) && query.matches(task, now));
+        let mut found = tasks
+            .values()
+            .rev()
+            .filter(|task| after.is_none_or(|after| task.id < after) && query.matches(task, now));
         let page: Vec<_> = found.by_ref().take(query.limit).cloned().collect();
         let next = found.next().and(page.last()).map(|task| Position(task.id.to_string()));
         Ok(Page { tasks: page, next })
@@ -122,7 +125,13 @@ impl TaskStore for Memory {
         not_called()
     }
 
-    async fn heartbeat(&self, _: &TaskKey, _: u64, _: Timestamp, _: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(
+        &self,
+        _: &TaskKey,
+        _: u64,
+        _: Timestamp,
+        _: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         not_called()
     }
 

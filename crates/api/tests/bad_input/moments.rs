@@ -7,7 +7,9 @@ const LAST: &str = "9999-12-31T23:59:59Z";
 #[tokio::test]
 async fn last_representable_time_is_accepted_without_a_limit() {
     let world = World::start().await;
-    for end in [LAST, "9999-12-31T23:59:59.999999999999Z", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:60Z"] {
+    for end in
+        [LAST, "9999-12-31T23:59:59.999999999999Z", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:60Z"]
+    {
         let task = world.submit(&format!(r#"{{"kind":"noop","expires_at":"{end}"}}"#)).await;
         let task = world.get(&format!("/v1/tasks/{task}")).await.json();
         assert_eq!(task["expires_at"], "9999-12-30T22:00:00.000Z", "{end}");

@@ -21,7 +21,16 @@ async fn invalid_secret_is_refused_and_not_echoed() {
     let world = World::guarded().await;
     let key = world.key("acme", "config:write").await;
     let short = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa==";
-    for secret in ["", "   ", "hunter2", "whsec_", "whsec_    ", &SECRET["whsec_".len()..], short, &format!("whsec_{}", "A".repeat(88))] {
+    for secret in [
+        "",
+        "   ",
+        "hunter2",
+        "whsec_",
+        "whsec_    ",
+        &SECRET["whsec_".len()..],
+        short,
+        &format!("whsec_{}", "A".repeat(88)),
+    ] {
         for answer in [
             world.ask_with(&key, "PUT", PATH, &json!({"secret": secret}).to_string()).await,
             rotate(&world, &key, &json!({"secret": secret})).await,
@@ -33,15 +42,28 @@ async fn invalid_secret_is_refused_and_not_echoed() {
             );
         }
     }
-    for body in [json!({"secret": 7}), json!({"secrets": SECRET}), json!({"secret": SECRET, "grace_period": 60})] {
+    for body in
+        [json!({"secret": 7}), json!({"secrets": SECRET}), json!({"secret": SECRET, "grace_period": 60})]
+    {
         world.ask_with(&key, "PUT", PATH, &body.to_string()).await.problem(422, "validation_failed");
     }
-    for overlap in
-        [json!(-1), json!(0.5), json!(1e-9), json!(9.9), json!(2_592_000.000_000_000_5), json!(2_592_001), json!("1"), json!(null)]
-    {
+    for overlap in [
+        json!(-1),
+        json!(0.5),
+        json!(1e-9),
+        json!(9.9),
+        json!(2_592_000.000_000_000_5),
+        json!(2_592_001),
+        json!("1"),
+        json!(null),
+    ] {
         rotate(&world, &key, &json!({"grace_period": overlap})).await.problem(422, "validation_failed");
     }
-    assert_eq!(world.ask_with(&key, "GET", PATH, "").await.json(), json!({"secrets": []}), "no secret is set");
+    assert_eq!(
+        world.ask_with(&key, "GET", PATH, "").await.json(),
+        json!({"secrets": []}),
+        "no secret is set"
+    );
 }
 
 #[tokio::test]
@@ -52,7 +74,11 @@ async fn secret_is_shown_only_when_it_is_generated() {
     let secret = made["secret"].as_str().unwrap();
     assert!(secret.parse::<nobat_core::secrets::webhook::WebhookSecret>().is_ok(), "{secret}");
     let given = rotate(&world, &key, &json!({"secret": SECRET})).await;
-    assert_eq!((given.status, given.json()["secret"].clone()), (201, Value::Null), "a secret that the client sent is not shown");
+    assert_eq!(
+        (given.status, given.json()["secret"].clone()),
+        (201, Value::Null),
+        "a secret that the client sent is not shown"
+    );
     let shown = world.ask_with(&key, "GET", PATH, "").await;
     let now = "2026-11-30T09:30:00.000Z";
     assert_eq!(
@@ -61,9 +87,11 @@ async fn secret_is_shown_only_when_it_is_generated() {
     );
     let admin = world.key("acme", "admin").await;
     let audit = world.ask_with(&admin, "GET", "/v1/audit", "").await;
-    let actions: Vec<Value> = audit.json()["data"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
+    let actions: Vec<Value> =
+        audit.json()["data"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
     assert_eq!(actions[1..3], [json!("callback_secret.rotated"), json!("callback_secret.set")]);
-    let stored = world.backend.config.callback_secrets(&Tenant::new("acme").unwrap()).await.unwrap().to_text();
+    let stored =
+        world.backend.config.callback_secrets(&Tenant::new("acme").unwrap()).await.unwrap().to_text();
     for seen in [shown.text(), audit.text(), stored] {
         for secret in [secret, SECRET] {
             assert!(!seen.contains(&secret["whsec_".len()..]), "{seen}");
@@ -93,7 +121,11 @@ async fn number_of_signing_secrets_is_limited() {
     rotate(&world, &key, &json!({"grace_period": 60})).await.problem(409, "too_many_secrets");
     world.clock.advance(Duration::from_mins(1));
     assert_eq!(rotate(&world, &key, &json!({"grace_period": 60})).await.status, 201);
-    assert_eq!(world.ask_with(&key, "PUT", PATH, "").await.json()["secrets"].as_array().unwrap().len(), 1, "PUT replaces all secrets");
+    assert_eq!(
+        world.ask_with(&key, "PUT", PATH, "").await.json()["secrets"].as_array().unwrap().len(),
+        1,
+        "PUT replaces all secrets"
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use crate::world::{World, post};
 #[tokio::test]
 async fn task_is_accepted_shown_and_listed() {
     let world = World::start().await;
-    let answer = world.post("/v1/tasks", r#"{"kind":"noop","payload":{"a":1.0},"labels":{"customer":"42"}}"#).await;
+    let answer =
+        world.post("/v1/tasks", r#"{"kind":"noop","payload":{"a":1.0},"labels":{"customer":"42"}}"#).await;
     assert_eq!((answer.status, answer.header("content-type")), (202, Some("application/json")));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let task = answer.json();
@@ -35,7 +36,11 @@ async fn wait_ends_when_the_task_ends() {
     assert_eq!((&task["status"], task["result"]["n"].as_f64()), (&"succeeded".into(), Some(1.0)));
     let slept = world.clock.slept();
     let ended = world.get(&format!("/v1/tasks/{id}?wait=25")).await;
-    assert_eq!((ended.status, world.clock.slept()), (200, slept), "the server does not wait for an ended task");
+    assert_eq!(
+        (ended.status, world.clock.slept()),
+        (200, slept),
+        "the server does not wait for an ended task"
+    );
 }
 
 #[tokio::test]
@@ -76,7 +81,8 @@ async fn wait_ends_when_the_client_disconnects() {
 #[tokio::test]
 async fn row_31_cancel() {
     let world = World::start().await;
-    let (waiting, running) = (world.submit(r#"{"kind":"noop"}"#).await, world.submit(r#"{"kind":"noop"}"#).await);
+    let (waiting, running) =
+        (world.submit(r#"{"kind":"noop"}"#).await, world.submit(r#"{"kind":"noop"}"#).await);
     world.run(&running).await;
     let canceled = world.post(&format!("/v1/tasks/{waiting}/cancel"), "").await;
     assert_eq!((canceled.status, &canceled.json()["status"]), (200, &"canceled".into()));
@@ -91,7 +97,11 @@ async fn row_31_cancel() {
         "a repeated cancellation writes nothing"
     );
     world.post(&format!("/v1/tasks/{waiting}/cancel"), "").await.problem(409, "task_ended");
-    world.post(&format!("/v1/tasks/{running}/cancel"), r#"{"force":true}"#).await.names(422, "validation_failed", &["/force"]);
+    world.post(&format!("/v1/tasks/{running}/cancel"), r#"{"force":true}"#).await.names(
+        422,
+        "validation_failed",
+        &["/force"],
+    );
 }
 
 #[tokio::test]
@@ -100,13 +110,17 @@ async fn replay() {
     let id = world.submit(r#"{"kind":"noop"}"#).await;
     let path = format!("/v1/tasks/{id}/replay");
     world.post(&path, "").await.problem(409, "task_not_ended");
-    for (body, new_key) in [("", None), ("{}", None), (r#"{"new_key":false}"#, None), (r#"{"new_key":true}"#, Some(5))] {
+    for (body, new_key) in
+        [("", None), ("{}", None), (r#"{"new_key":false}"#, None), (r#"{"new_key":true}"#, Some(5))]
+    {
         world.post(&format!("/v1/tasks/{id}/cancel"), "").await;
         let replayed = world.post(&path, body).await;
         assert_eq!((replayed.status, &replayed.json()["status"]), (202, &"queued".into()));
         assert_eq!(world.store.all()[0].options.key_generation, new_key);
     }
-    for (body, pointer) in [(r#"{"new_kye":true}"#, "/new_kye"), (r#"{"new_key":1}"#, "/new_key"), ("null", "")] {
+    for (body, pointer) in
+        [(r#"{"new_kye":true}"#, "/new_kye"), (r#"{"new_key":1}"#, "/new_key"), ("null", "")]
+    {
         world.post(&path, body).await.names(422, "validation_failed", &[pointer]);
     }
     world.post(&path, "{").await.problem(400, "malformed_json");
@@ -136,7 +150,9 @@ async fn document_lists_only_existing_routes() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
             let path = path.replace("{id}", "task_01jd8rkz5m3q4v9x2y7w6t0abc").replace("{name}", "acme");
-            let answer = world.ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n", method.to_uppercase())).await;
+            let answer = world
+                .ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n", method.to_uppercase()))
+                .await;
             let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
             assert!(code != "not_found" && code != "method_not_allowed", "{method} {path}");
         }

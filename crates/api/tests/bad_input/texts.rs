@@ -1,4 +1,5 @@
-//! Error texts of every field of every request body in the OpenAPI document. They name the expected JSON type and the true bounds.
+//! Error texts of every field of every request body in the OpenAPI document. They name the expected JSON type
+//! and the true bounds.
 
 use serde_json::{Value, json};
 
@@ -61,13 +62,28 @@ impl Field {
     async fn refusals(&self, world: &(World, String), value: &str) -> Vec<String> {
         let answer = self.send(world, value).await;
         if answer.status != 422 {
-            assert!(matches!(answer.status, 200..=202 | 404 | 409), "{}: {value}: {}", self.name(), answer.text());
+            assert!(
+                matches!(answer.status, 200..=202 | 404 | 409),
+                "{}: {value}: {}",
+                self.name(),
+                answer.text()
+            );
             return Vec::new();
         }
         let problem = answer.json();
-        assert!(!problem.to_string().contains("hunter2:") && !problem["errors"].to_string().contains(r#""hunter2""#), "{problem}");
+        assert!(
+            !problem.to_string().contains("hunter2:")
+                && !problem["errors"].to_string().contains(r#""hunter2""#),
+            "{problem}"
+        );
         let own = |error: &&Value| error["pointer"].as_str().unwrap().starts_with(&self.pointer);
-        problem["errors"].as_array().unwrap().iter().filter(own).map(|error| error["detail"].as_str().unwrap().to_owned()).collect()
+        problem["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(own)
+            .map(|error| error["detail"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn name(&self) -> String {
@@ -94,7 +110,11 @@ fn fields() -> Vec<Field> {
                 continue;
             }
             let named = path.replace("{name}", "billing");
-            let id = if path.contains("keys") { "key_7c0vs8m2rq5x1h9d3w6e4kbtza" } else { "task_01jd8rkz5m3q4v9x2y7w6t0abc" };
+            let id = if path.contains("keys") {
+                "key_7c0vs8m2rq5x1h9d3w6e4kbtza"
+            } else {
+                "task_01jd8rkz5m3q4v9x2y7w6t0abc"
+            };
             let root = Field {
                 method: method.to_uppercase(),
                 path: named.replace("{id}", id),
@@ -116,7 +136,13 @@ fn below(document: &Value, parent: &Field, fields: &mut Vec<Field>) {
     };
     let mut add = |step: &str, schema: &Value, around: Value| {
         let (schema, pointer) = (resolved(document, schema), format!("{}/{step}", parent.pointer));
-        let field = Field { method: parent.method.clone(), path: parent.path.clone(), pointer, schema, body: put(&around) };
+        let field = Field {
+            method: parent.method.clone(),
+            path: parent.path.clone(),
+            pointer,
+            schema,
+            body: put(&around),
+        };
         below(document, &field, fields);
         fields.push(field);
     };
@@ -169,7 +195,9 @@ async fn error_texts_name_no_rust_types() {
         let types = field.types();
         for (json_type, value) in VALUES {
             let refusals = field.refusals(&world, value).await;
-            let fits = types.is_empty() || types.contains(&json_type) || json_type == "number" && types.contains(&"integer");
+            let fits = types.is_empty()
+                || types.contains(&json_type)
+                || json_type == "number" && types.contains(&"integer");
             assert!(fits || !refusals.is_empty(), "{} takes {value}", field.name());
             for text in refusals {
                 let words = text.split(|character: char| !character.is_alphanumeric());
@@ -189,7 +217,8 @@ async fn bounds_in_error_texts_match_the_check_and_the_document() {
         let (minimum, maximum) = (field.schema["minimum"].as_f64(), field.schema["maximum"].as_f64());
         let texts = field.refusals(&world, "1e308").await;
         let [text] = texts.as_slice() else { panic!("{}: {texts:?}", field.name()) };
-        let Some((from, to)) = text.split_once(" from ").and_then(|(_, bounds)| bounds.split_once(" to ")) else {
+        let Some((from, to)) = text.split_once(" from ").and_then(|(_, bounds)| bounds.split_once(" to "))
+        else {
             assert_eq!(text, "expected a number above 0 and up to 1", "{}", field.name());
             continue;
         };
@@ -199,13 +228,27 @@ async fn bounds_in_error_texts_match_the_check_and_the_document() {
         assert_eq!((minimum.unwrap_or(from), maximum.unwrap_or(to)), (from, to), "{}: {text}", field.name());
         let zero = text.starts_with("expected 0, or ").then_some(0.0);
         for accepted in [zero.unwrap_or(from), from, to] {
-            assert!(field.refusals(&world, &accepted.to_string()).await.is_empty(), "{}: {text}: {accepted}", field.name());
+            assert!(
+                field.refusals(&world, &accepted.to_string()).await.is_empty(),
+                "{}: {text}: {accepted}",
+                field.name()
+            );
         }
         for refused in [from - step, to + 1.0, -1e308] {
-            assert_eq!(field.refusals(&world, &refused.to_string()).await, [text.as_str()], "{}: {refused}", field.name());
+            assert_eq!(
+                field.refusals(&world, &refused.to_string()).await,
+                [text.as_str()],
+                "{}: {refused}",
+                field.name()
+            );
         }
         if step >= 1.0 {
-            assert_eq!(field.refusals(&world, &(from + 0.5).to_string()).await, [text.as_str()], "{}: a fraction", field.name());
+            assert_eq!(
+                field.refusals(&world, &(from + 0.5).to_string()).await,
+                [text.as_str()],
+                "{}: a fraction",
+                field.name()
+            );
         }
         checked += 1;
     }

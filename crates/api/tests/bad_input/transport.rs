@@ -18,7 +18,10 @@ fn submission(length: usize) -> String {
 #[tokio::test]
 async fn row_1_body_declared_too_long_is_refused_unread() {
     let world = World::start().await;
-    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", LIMIT + 1);
+    let head = format!(
+        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        LIMIT + 1
+    );
     for rest in ["\r\n", "Expect: 100-continue\r\n\r\n", &format!("\r\n{}", " ".repeat(200_000))] {
         let mut client = world.connect().await;
         client.send(format!("{head}{rest}")).await;
@@ -62,10 +65,15 @@ async fn row_2_chunked_body_above_the_limit_is_refused() {
 async fn row_3_compressed_body_is_refused() {
     let world = World::start().await;
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "x"] {
-        let answer = world.post_with("/v1/tasks", &format!("Content-Encoding: {encoding}\r\n"), r#"{"kind":"noop"}"#).await;
+        let answer = world
+            .post_with("/v1/tasks", &format!("Content-Encoding: {encoding}\r\n"), r#"{"kind":"noop"}"#)
+            .await;
         answer.problem(415, "unsupported_content_encoding");
     }
-    assert_eq!(world.post_with("/v1/tasks", "Content-Encoding: identity\r\n", r#"{"kind":"noop"}"#).await.status, 202);
+    assert_eq!(
+        world.post_with("/v1/tasks", "Content-Encoding: identity\r\n", r#"{"kind":"noop"}"#).await.status,
+        202
+    );
 }
 
 /// Regressions: RUSTSEC-2021-0020, -0078, -0079.
@@ -97,10 +105,11 @@ async fn row_4_no_request_is_smuggled_in_another() {
         client.closed().await;
     }
     // Two equal `Content-Length` fields count as one (RFC 9110, section 8.6).
-    let same =
-        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}";
+    let same = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}";
     world.ask(same).await.problem(422, "validation_failed");
-    for framing in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
+    for framing in
+        ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"]
+    {
         let mut client = world.connect().await;
         client
             .send(format!(
@@ -117,13 +126,24 @@ async fn row_4_no_request_is_smuggled_in_another() {
 #[tokio::test]
 async fn missing_repeated_or_invalid_host_is_refused() {
     let world = World::guarded().await;
-    for headers in ["", "Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nHost: other\r\n", "Host: a b\r\n", "Host: a/b\r\n"] {
+    for headers in [
+        "",
+        "Host: localhost\r\nHost: localhost\r\n",
+        "Host: localhost\r\nHost: other\r\n",
+        "Host: a b\r\n",
+        "Host: a/b\r\n",
+    ] {
         let mut client = world.connect().await;
         client.send(format!("GET /healthz HTTP/1.1\r\n{headers}\r\n")).await;
         assert_eq!(client.answer().await.unwrap().status, 400, "{headers}");
         client.closed().await;
     }
-    for head in ["HTTP/1.0\r\n", "HTTP/1.0\r\nHost: a\r\n", "HTTP/1.1\r\nHost: any.example:80\r\n", "HTTP/1.1\r\nHost: [2001:db8::1]\r\n"] {
+    for head in [
+        "HTTP/1.0\r\n",
+        "HTTP/1.0\r\nHost: a\r\n",
+        "HTTP/1.1\r\nHost: any.example:80\r\n",
+        "HTTP/1.1\r\nHost: [2001:db8::1]\r\n",
+    ] {
         assert_eq!(world.ask(format!("GET /healthz {head}\r\n")).await.status, 200, "{head}");
     }
     assert_eq!(world.ask("GET /healthz HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").await.status, 400);
@@ -134,7 +154,13 @@ async fn missing_repeated_or_invalid_host_is_refused() {
 #[tokio::test]
 async fn transfer_coding_other_than_chunked_is_not_implemented() {
     let world = World::start().await;
-    for coding in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "chunked, chunked", "identity, chunked", ", chunked"] {
+    for coding in [
+        "gzip, chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+        "chunked, chunked",
+        "identity, chunked",
+        ", chunked",
+    ] {
         let mut client = world.connect().await;
         let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         client.send(format!("{head}Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
@@ -143,7 +169,8 @@ async fn transfer_coding_other_than_chunked_is_not_implemented() {
     }
     for coding in ["chunked", "Chunked", " chunked "] {
         let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
-        let answer = world.ask(format!("{head}Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
+        let answer =
+            world.ask(format!("{head}Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
         answer.problem(422, "validation_failed");
     }
 }
@@ -151,7 +178,9 @@ async fn transfer_coding_other_than_chunked_is_not_implemented() {
 #[tokio::test]
 async fn row_4_malformed_chunks_are_refused() {
     let world = World::start().await;
-    for chunks in ["fffffffffffffffff\r\nx", "10000000000000001\r\nx", "g\r\nx", "+1\r\nx", "1\r\nxx\r\n0\r\n\r\n"] {
+    for chunks in
+        ["fffffffffffffffff\r\nx", "10000000000000001\r\nx", "g\r\nx", "+1\r\nx", "1\r\nxx\r\n0\r\n\r\n"]
+    {
         let mut client = world.connect().await;
         let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.send(format!("{head}{chunks}")).await;
@@ -283,7 +312,12 @@ async fn body_that_arrives_with_its_head_needs_no_timer() {
 
 #[tokio::test]
 async fn row_7_connection_above_the_limit_is_closed() {
-    let world = World::start_within(Limits { connections: 2, connections_per_address: NonZeroUsize::new(2), ..Limits::default() }).await;
+    let world = World::start_within(Limits {
+        connections: 2,
+        connections_per_address: NonZeroUsize::new(2),
+        ..Limits::default()
+    })
+    .await;
     let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut first, mut second) = (world.connect().await, world.connect().await);
     for client in [&mut first, &mut second] {
@@ -327,7 +361,8 @@ async fn row_9_head_above_the_limit_is_refused() {
     }
     let answer = world.ask(format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(20_000))).await;
     assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
-    let answer = world.ask(format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(90))).await;
+    let answer =
+        world.ask(format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(90))).await;
     assert_eq!(answer.status, 200);
 }
 
@@ -350,7 +385,11 @@ async fn row_17_other_methods_are_refused_with_an_allow_header() {
         assert_eq!(named.join(","), allowed, "{method} {path}");
     }
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
-    let answer = world.ask(format!("GET /v1/tasks/{id} HTTP/1.1\r\nHost: localhost\r\nX-HTTP-Method-Override: DELETE\r\n\r\n")).await;
+    let answer = world
+        .ask(format!(
+            "GET /v1/tasks/{id} HTTP/1.1\r\nHost: localhost\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"
+        ))
+        .await;
     assert_eq!(answer.status, 200);
 }
 
@@ -378,7 +417,19 @@ async fn row_18_unknown_paths_are_not_found() {
     let long = "a".repeat(8_000);
     let unknown = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
     let mut bodies = Vec::new();
-    for id in [unknown, "%00", "%ff", "..%2f..", "%2e%2e", "task_", "task_01JD8RKZ5M3Q4V9X2Y7W6T0ABC", "1", "*", "%F0%9F%98%80", &long] {
+    for id in [
+        unknown,
+        "%00",
+        "%ff",
+        "..%2f..",
+        "%2e%2e",
+        "task_",
+        "task_01JD8RKZ5M3Q4V9X2Y7W6T0ABC",
+        "1",
+        "*",
+        "%F0%9F%98%80",
+        &long,
+    ] {
         let answer = world.get(&format!("/v1/tasks/{id}")).await;
         let mut problem = answer.problem(404, "task_not_found");
         problem["instance"].take();
@@ -392,11 +443,23 @@ async fn row_18_unknown_paths_are_not_found() {
 #[tokio::test]
 async fn malformed_request_lines_are_refused() {
     let world = World::start().await;
-    for line in ["OPTIONS * HTTP/1.1", "CONNECT h:443 HTTP/1.1", "GET http://other/nothing HTTP/1.1", "GET http://h HTTP/1.1"] {
+    for line in [
+        "OPTIONS * HTTP/1.1",
+        "CONNECT h:443 HTTP/1.1",
+        "GET http://other/nothing HTTP/1.1",
+        "GET http://h HTTP/1.1",
+    ] {
         let answer = world.ask(format!("{line}\r\nHost: localhost\r\n\r\n")).await;
         assert!((400..500).contains(&answer.status), "{line}: {}", answer.status);
     }
-    for line in ["GET  /healthz HTTP/1.1", "GET /healthz", "GET /healthz HTTP/1.1 x", "GET /a b HTTP/1.1", "\0", "GET /healthz HTTP/3.0"] {
+    for line in [
+        "GET  /healthz HTTP/1.1",
+        "GET /healthz",
+        "GET /healthz HTTP/1.1 x",
+        "GET /a b HTTP/1.1",
+        "\0",
+        "GET /healthz HTTP/3.0",
+    ] {
         let mut client = world.connect().await;
         client.send(format!("{line}\r\nHost: localhost\r\n\r\n")).await;
         assert!(client.answer().await.is_none_or(|answer| answer.status == 400), "{line}");
@@ -416,7 +479,12 @@ async fn row_20_no_link_is_built_from_the_host_header() {
 
 #[tokio::test]
 async fn server_finishes_running_requests_at_shutdown() {
-    let world = World::start_within(Limits { grace: Duration::from_hours(1), head: Duration::from_hours(1), ..Limits::default() }).await;
+    let world = World::start_within(Limits {
+        grace: Duration::from_hours(1),
+        head: Duration::from_hours(1),
+        ..Limits::default()
+    })
+    .await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let (mut idle, mut waiting) = (world.connect().await, world.connect().await);
     idle.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

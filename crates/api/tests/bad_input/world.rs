@@ -1,4 +1,5 @@
-//! Test harness: a server on a free port, a clock that the test controls, and a client that can break every rule.
+//! Test harness: a server on a free port, a clock that the test controls, and a client that can break every
+//! rule.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -136,9 +137,21 @@ impl World {
     pub(crate) async fn start_within(limits: Limits) -> Self {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
         let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
-        let backend = Backend { store: store.clone(), queue: store.clone(), config: registry.clone(), limiters: registry };
-        Self::of(backend, store, clock, AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits)
-            .await
+        let backend = Backend {
+            store: store.clone(),
+            queue: store.clone(),
+            config: registry.clone(),
+            limiters: registry,
+        };
+        Self::of(
+            backend,
+            store,
+            clock,
+            AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() },
+            vault(),
+            limits,
+        )
+        .await
     }
 
     /// Starts a server with this access policy, on a store that keeps tenants apart.
@@ -148,7 +161,11 @@ impl World {
 
     /// Starts a server that requires a key of every request, with this source of the vault.
     pub(crate) async fn guarded_with(vault: Arc<dyn VaultSource>) -> Self {
-        Self::behind_with(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() }, vault).await
+        Self::behind_with(
+            AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() },
+            vault,
+        )
+        .await
     }
 
     async fn behind_with(door: AccessPolicy, vault: Arc<dyn VaultSource>) -> Self {
@@ -195,7 +212,8 @@ impl World {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), unread: Vec::new() }
     }
 
-    /// Returns the answer to a request, on its own connection. Checks that the document declares the problem, if it is one.
+    /// Returns the answer to a request, on its own connection. Checks that the document declares the problem,
+    /// if it is one.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect().await;
         client.send(&request).await;
@@ -226,16 +244,36 @@ impl World {
             version: 1,
         });
         let (at, object) = (self.clock.now(), key.id().to_string());
-        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: 0 };
-        assert_eq!(self.backend.config.write(vec![Record::from(&key)], entry).await.unwrap(), RecordResult::Done);
+        let entry = Entry {
+            tenant: key.tenant.clone(),
+            at,
+            actor: Actor::Operator,
+            action: Action::KeyCreated,
+            target: object,
+            mark: 0,
+        };
+        assert_eq!(
+            self.backend.config.write(vec![Record::from(&key)], entry).await.unwrap(),
+            RecordResult::Done
+        );
         text.as_str().to_owned()
     }
 
     /// Replaces a key's record, as another process would.
     pub(crate) async fn rewrite(&self, key: &Key) {
         let (at, object) = (self.clock.now(), key.id().to_string());
-        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, target: object, mark: 0 };
-        assert_eq!(self.backend.config.write(vec![Record::from(key)], entry).await.unwrap(), RecordResult::Done);
+        let entry = Entry {
+            tenant: key.tenant.clone(),
+            at,
+            actor: Actor::Operator,
+            action: Action::KeyRevoked,
+            target: object,
+            mark: 0,
+        };
+        assert_eq!(
+            self.backend.config.write(vec![Record::from(key)], entry).await.unwrap(),
+            RecordResult::Done
+        );
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -252,10 +290,19 @@ impl World {
     }
 
     /// Returns the answer to a request with this key and more headers.
-    pub(crate) async fn ask_from(&self, headers: &str, key: &str, method: &str, path: &str, body: &str) -> Answer {
+    pub(crate) async fn ask_from(
+        &self,
+        headers: &str,
+        key: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Answer {
         let length = body.len();
         let json = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n"
+        );
         self.ask(format!("{head}{json}{headers}\r\n{body}")).await
     }
 
@@ -278,7 +325,10 @@ impl World {
     pub(crate) async fn apply(&self, id: &str, event: Event) {
         let name = TaskKey { tenant: Tenant::default(), id: id.parse().unwrap() };
         let task = self.store.get(&name, self.clock.now()).await.unwrap().unwrap();
-        self.store.commit(transition(task, event, self.clock.now()).unwrap(), self.clock.now()).await.unwrap();
+        self.store
+            .commit(transition(task, event, self.clock.now()).unwrap(), self.clock.now())
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn run(&self, id: &str) {
@@ -286,7 +336,8 @@ impl World {
     }
 
     pub(crate) async fn succeed(&self, id: &str) {
-        self.apply(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() }).await;
+        self.apply(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() })
+            .await;
     }
 }
 
@@ -298,8 +349,9 @@ fn vault() -> Arc<dyn VaultSource> {
 pub(crate) fn post(path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
-    let head =
-        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -373,18 +425,28 @@ impl Answer {
 
     /// Checks that the document declares the code of this problem for the operation of the request.
     fn is_declared(&self, request: &[u8]) {
-        static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(nobat_api::openapi()).unwrap());
+        static DOCUMENT: LazyLock<Value> =
+            LazyLock::new(|| serde_json::to_value(nobat_api::openapi()).unwrap());
         let line = String::from_utf8_lossy(request).lines().next().unwrap().to_owned();
         let (method, target) = line.split_once(' ').unwrap();
         let target = target.split([' ', '?']).next().unwrap();
-        let path = target.split_once("://").map_or(target, |(_, rest)| rest.find('/').map_or("/", |start| &rest[start..]));
+        let path = target
+            .split_once("://")
+            .map_or(target, |(_, rest)| rest.find('/').map_or("/", |start| &rest[start..]));
         let is_match = |template: &str| {
-            let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
-            let is_same = |(part, name): (&&str, &&str)| part == name || name.starts_with('{') && !part.is_empty();
+            let (path, template): (Vec<_>, Vec<_>) =
+                (path.split('/').collect(), template.split('/').collect());
+            let is_same =
+                |(part, name): (&&str, &&str)| part == name || name.starts_with('{') && !part.is_empty();
             path.len() == template.len() && path.iter().zip(&template).all(is_same)
         };
         // A path without parameters takes precedence.
-        let mut paths: Vec<_> = DOCUMENT["paths"].as_object().unwrap().iter().filter(|(template, _)| is_match(template)).collect();
+        let mut paths: Vec<_> = DOCUMENT["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(template, _)| is_match(template))
+            .collect();
         paths.sort_by_key(|(template, _)| template.contains('{'));
         let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
         let code = self.json()["code"].as_str().unwrap().to_owned();
@@ -392,8 +454,13 @@ impl Answer {
             None => assert_eq!(code, "not_found", "{line}"),
             Some(Value::Null) => assert_eq!(code, "method_not_allowed", "{line}"),
             Some(operation) => {
-                let declared = operation["responses"][self.status.to_string()]["description"].as_str().unwrap_or_default();
-                assert!(declared.contains(&format!("`{code}`:")), "{line}: the document does not declare {code}");
+                let declared = operation["responses"][self.status.to_string()]["description"]
+                    .as_str()
+                    .unwrap_or_default();
+                assert!(
+                    declared.contains(&format!("`{code}`:")),
+                    "{line}: the document does not declare {code}"
+                );
             }
         }
     }
@@ -401,7 +468,12 @@ impl Answer {
     /// Checks that the answer is this problem in the form of RFC 9457. Returns its body.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
-        assert_eq!((self.status, self.header("content-type")), (status, Some("application/problem+json")), "{}", self.text());
+        assert_eq!(
+            (self.status, self.header("content-type")),
+            (status, Some("application/problem+json")),
+            "{}",
+            self.text()
+        );
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["type"], format!("urn:nobat:error:{code}"));
@@ -416,7 +488,12 @@ impl Answer {
     #[track_caller]
     pub(crate) fn names(&self, status: u16, code: &str, pointers: &[&str]) {
         let problem = self.problem(status, code);
-        let named: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+        let named: Vec<_> = problem["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["pointer"].as_str().unwrap())
+            .collect();
         assert_eq!(named, pointers, "{problem}");
     }
 }

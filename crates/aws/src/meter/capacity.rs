@@ -1,7 +1,8 @@
-//! Consumption of one try. The response reports it for a write. AWS's rules give it for a read and for a write with a failed condition.
+//! Consumption of one try. The response reports it for a write. AWS's rules give it for a read and for a
+//! write with a failed condition.
 //!
-//! Responses report reads too, but emulators report them wrongly. On AWS both agree, with two exceptions: a query that reads several of
-//! DynamoDB's partitions, and the reads of a failed query.
+//! Responses report reads too, but emulators report them wrongly. On AWS both agree, with two exceptions: a
+//! query that reads several of DynamoDB's partitions, and the reads of a failed query.
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
 use std::ops::Add;
@@ -60,7 +61,8 @@ impl Storable for Asked {
     type Storer = StoreReplace<Self>;
 }
 
-/// Makes a write report its consumption in its response. Returns the properties that the response to a read does not show.
+/// Makes a write report its consumption in its response. Returns the properties that the response to a read
+/// does not show.
 pub(super) fn ask(input: &mut Input) -> Option<Asked> {
     let wanted = Some(ReturnConsumedCapacity::Indexes);
     if let Some(put) = input.downcast_mut::<PutItemInput>() {
@@ -96,12 +98,16 @@ pub(super) fn consumed(output: &Output, asked: Asked) -> Option<Units> {
         Asked::Write => written(output),
         Asked::Read { rate, keys } => {
             let sizes = read(output, keys)?;
-            Some(Units { read: rate * sizes.into_iter().map(|size| units(size, READ)).sum::<f64>(), write: 0.0 })
+            Some(Units {
+                read: rate * sizes.into_iter().map(|size| units(size, READ)).sum::<f64>(),
+                write: 0.0,
+            })
         }
     }
 }
 
-/// Returns the consumption of a write with a failed condition: the size of the existing item, or one unit without an item.
+/// Returns the consumption of a write with a failed condition: the size of the existing item, or one unit
+/// without an item.
 pub(super) fn refused(error: &Error) -> Option<Units> {
     let refused = if let Some(PutItemError::ConditionalCheckFailedException(refused)) = error.downcast_ref() {
         refused
@@ -132,7 +138,8 @@ fn reported(report: &ConsumedCapacity) -> Option<Units> {
     Some(Units { write: report.capacity_units()? - read, read })
 }
 
-/// Returns the sizes of the parts that were read. Each is rounded up on its own. A missing item counts as one unit.
+/// Returns the sizes of the parts that were read. Each is rounded up on its own. A missing item counts as one
+/// unit.
 fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
     if let Some(get) = output.downcast_ref::<GetItemOutput>() {
         return Some(vec![get.item().map_or(0, size)]);
@@ -141,8 +148,13 @@ fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
         return Some(vec![query.items().iter().map(size).sum()]);
     }
     let batch = output.downcast_ref::<BatchGetItemOutput>()?;
-    let mut sizes: Vec<usize> = batch.responses().into_iter().flat_map(|tables| tables.values().flatten()).map(size).collect();
-    let left = batch.unprocessed_keys().into_iter().flat_map(|tables| tables.values().flat_map(KeysAndAttributes::keys)).count();
+    let mut sizes: Vec<usize> =
+        batch.responses().into_iter().flat_map(|tables| tables.values().flatten()).map(size).collect();
+    let left = batch
+        .unprocessed_keys()
+        .into_iter()
+        .flat_map(|tables| tables.values().flat_map(KeysAndAttributes::keys))
+        .count();
     sizes.resize(keys.saturating_sub(left).max(sizes.len()), 0);
     Some(sizes)
 }
@@ -174,7 +186,11 @@ mod tests {
         for (bytes, read) in [(10, 1.0), (4_096, 1.0), (4_097, 2.0)] {
             let output = Output::erase(GetItemOutput::builder().set_item(Some(item(bytes))).build());
             assert_eq!(read_units(&output, 1.0, 1), Some(Units { read, write: 0.0 }), "{bytes}");
-            assert_eq!(read_units(&output, EVENTUAL, 1), Some(Units { read: read / 2.0, write: 0.0 }), "{bytes}");
+            assert_eq!(
+                read_units(&output, EVENTUAL, 1),
+                Some(Units { read: read / 2.0, write: 0.0 }),
+                "{bytes}"
+            );
         }
         let nothing = Output::erase(GetItemOutput::builder().build());
         assert_eq!(read_units(&nothing, 1.0, 1), Some(Units { read: 1.0, write: 0.0 }));
@@ -186,7 +202,10 @@ mod tests {
         let query = Output::erase(QueryOutput::builder().set_items(Some(items.clone())).build());
         assert_eq!(read_units(&query, 1.0, 0), Some(Units { read: 2.0, write: 0.0 }));
         let batch = BatchGetItemOutput::builder().responses("tasks", items);
-        assert_eq!(read_units(&Output::erase(batch.clone().build()), 1.0, 2), Some(Units { read: 3.0, write: 0.0 }));
+        assert_eq!(
+            read_units(&Output::erase(batch.clone().build()), 1.0, 2),
+            Some(Units { read: 3.0, write: 0.0 })
+        );
         assert_eq!(
             read_units(&Output::erase(batch.clone().build()), 1.0, 4),
             Some(Units { read: 5.0, write: 0.0 }),
@@ -215,7 +234,9 @@ mod tests {
     #[test]
     fn write_costs_as_reported_and_repeated_transaction_is_read() {
         let report = || ConsumedCapacity::builder();
-        let put = Output::erase(PutItemOutput::builder().consumed_capacity(report().capacity_units(3.0).build()).build());
+        let put = Output::erase(
+            PutItemOutput::builder().consumed_capacity(report().capacity_units(3.0).build()).build(),
+        );
         assert_eq!(consumed(&put, Asked::Write), Some(Units { write: 3.0, read: 0.0 }));
         let repeated = report().capacity_units(2.0).read_capacity_units(2.0).build();
         let repeated = Output::erase(TransactWriteItemsOutput::builder().consumed_capacity(repeated).build());

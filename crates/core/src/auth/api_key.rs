@@ -19,8 +19,8 @@ use crate::types::time::Timestamp;
 
 /// Text of an API key, as its owner uses it: `nb_live_`, and 39 digits for 160 random bits and their CRC-32.
 ///
-/// nobat shows it once, when it creates the key, and never stores it. The checksum reveals mistyped keys, and leaked keys in text, without
-/// a store. A slow hash is not needed: 2^160 random keys are too many to try.
+/// nobat shows it once, when it creates the key, and never stores it. The checksum reveals mistyped keys, and
+/// leaked keys in text, without a store. A slow hash is not needed: 2^160 random keys are too many to try.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 
@@ -44,7 +44,11 @@ impl KeyText {
         bytes[RANDOM..].copy_from_slice(&crc32fast::hash(&random).to_be_bytes());
         let mut digits = [0; encoding::length(CHECKED)];
         encoding::encode(&bytes, &mut digits);
-        Self(digits.iter().fold(PREFIX.to_owned(), |text, digit| text + char::from(*digit).encode_utf8(&mut [0; 4])))
+        Self(
+            digits
+                .iter()
+                .fold(PREFIX.to_owned(), |text, digit| text + char::from(*digit).encode_utf8(&mut [0; 4])),
+        )
     }
 
     /// Returns the key as its owner sends it.
@@ -111,7 +115,8 @@ pub struct InvalidKeyId;
 impl KeyId {
     /// Returns the name of the key's record.
     pub fn name(self) -> Name {
-        Name::new(&self.to_string()).unwrap_or_else(|_| unreachable!("an id has only characters that a name allows"))
+        Name::new(&self.to_string())
+            .unwrap_or_else(|_| unreachable!("an id has only characters that a name allows"))
     }
 }
 
@@ -193,7 +198,8 @@ impl Key {
         self.digest.id()
     }
 
-    /// Checks that the key is valid at `now` for a client at `from`. A key with networks refuses an unknown address (`None`).
+    /// Checks that the key is valid at `now` for a client at `from`. A key with networks refuses an unknown
+    /// address (`None`).
     pub fn admit(&self, from: Option<IpAddr>, now: Timestamp) -> Result<(), KeyRejection> {
         if self.is_over(now) {
             return Err(KeyRejection::Over);
@@ -206,11 +212,12 @@ impl Key {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Replaces the key. Returns this key, which expires after the grace period `grace_period`, and a new key with the same rights. The new key
-    /// expires when this key would have expired without any rotation.
+    /// Replaces the key. Returns this key, which expires after the grace period `grace_period`, and a new key
+    /// with the same rights. The new key expires when this key would have expired without any rotation.
     pub fn rotate(self, digest: KeyDigest, overlap: Duration, now: Timestamp) -> (Self, Self) {
         let end = self.replaced.map_or(self.expires_at, |replaced| replaced.was_to_expire_at);
-        let new = Self { digest, created_at: now, expires_at: end, replaced: None, version: 1, ..self.clone() };
+        let new =
+            Self { digest, created_at: now, expires_at: end, replaced: None, version: 1, ..self.clone() };
         // A rotation must not extend the life of a key that expires before the grace period ends.
         let overlap = self.expires_at.map_or(now + overlap, |sooner| sooner.min(now + overlap));
         (Self { expires_at: Some(overlap), replaced: Some(Replaced { was_to_expire_at: end }), ..self }, new)
@@ -346,7 +353,10 @@ mod tests {
         for end in [None, Some(now + 2 * minute)] {
             let first = Key { expires_at: end, ..key() };
             let (old, new) = first.rotate(digest(8), minute, now);
-            assert_eq!((old.expires_at, new.expires_at, new.created_at, new.version), (Some(now + minute), end, now, 1));
+            assert_eq!(
+                (old.expires_at, new.expires_at, new.created_at, new.version),
+                (Some(now + minute), end, now, 1)
+            );
             assert_eq!((old.digest, new.digest, new.replaced), (key().digest, digest(8), None));
             // The client lost the response and repeats the rotation.
             let (old, again) = old.rotate(digest(9), 2 * minute, now);
@@ -369,7 +379,12 @@ mod tests {
         assert_eq!(Key::from_text(&newer, 3).unwrap().scopes.to_string(), "payload:view");
         assert!(Key::from_text("{}", 1).is_err());
         let digest = HEXLOWER.encode(&key().digest.0);
-        for other in [format!("{digest}00"), digest[2..].to_owned(), format!("é{}", &digest[2..]), digest.replace(&digest[..1], "g")] {
+        for other in [
+            format!("{digest}00"),
+            digest[2..].to_owned(),
+            format!("é{}", &digest[2..]),
+            digest.replace(&digest[..1], "g"),
+        ] {
             assert!(Key::from_text(&key().to_text().replace(&digest, &other), 3).is_err(), "{other}");
         }
     }

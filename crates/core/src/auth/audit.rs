@@ -18,7 +18,8 @@ pub struct Entry {
     pub actor: Actor,
     /// Kind of change.
     pub action: Action,
-    /// Target of the change: the ID of a task or an API key, or the name of a tenant, endpoint, queue, kind or limit key.
+    /// Target of the change: the ID of a task or an API key, or the name of a tenant, endpoint, queue, kind
+    /// or limit key.
     pub target: String,
     /// Random number that distinguishes two entries of the same time.
     pub mark: u64,
@@ -173,8 +174,17 @@ mod tests {
         for action in Action::ALL {
             assert_eq!(Action::of(action.as_str()), action);
         }
-        assert_eq!(Action::of("key.polished"), Action::Other, "an action of a later version is read as `Other`");
-        for actor in [Actor::Anonymous, Actor::Operator, Actor::Worker, Actor::Key(KeyText::new([3; 20]).digest().id())] {
+        assert_eq!(
+            Action::of("key.polished"),
+            Action::Other,
+            "an action of a later version is read as `Other`"
+        );
+        for actor in [
+            Actor::Anonymous,
+            Actor::Operator,
+            Actor::Worker,
+            Actor::Key(KeyText::new([3; 20]).digest().id()),
+        ] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
         assert_eq!("nobody".parse::<Actor>(), Err(UnknownWord));

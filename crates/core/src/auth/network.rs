@@ -77,20 +77,25 @@ impl fmt::Display for Network {
 
 serde_as_text!(Network);
 
-/// Returns true if a list admits a client. An empty list admits every client. Any other list refuses a client whose address is unknown.
+/// Returns true if a list admits a client. An empty list admits every client. Any other list refuses a client
+/// whose address is unknown.
 pub fn admits(list: &[Network], address: Option<IpAddr>) -> bool {
     list.is_empty() || address.is_some_and(|address| list.iter().any(|network| network.contains(address)))
 }
 
 /// Returns the address of the client that sent a request, or `None` if it is unknown.
 ///
-/// `peer` is the remote address of the connection. If it belongs to `proxies`, the nearest element of `X-Forwarded-For` replaces it, and so
-/// on. `forwarded` holds the elements, the nearest last. Elements beyond the last trusted proxy are ignored, because the client can write
-/// anything there.
+/// `peer` is the remote address of the connection. If it belongs to `proxies`, the nearest element of
+/// `X-Forwarded-For` replaces it, and so on. `forwarded` holds the elements, the nearest last. Elements
+/// beyond the last trusted proxy are ignored, because the client can write anything there.
 ///
-/// If a trusted proxy's element is missing or unreadable, the client is unknown. The proxy's own address is never used instead: an
-/// allow-list that admits the proxy would then admit every client behind it.
-pub fn origin<'a>(peer: Option<IpAddr>, proxies: &[Network], forwarded: impl DoubleEndedIterator<Item = &'a str>) -> Option<IpAddr> {
+/// If a trusted proxy's element is missing or unreadable, the client is unknown. The proxy's own address is
+/// never used instead: an allow-list that admits the proxy would then admit every client behind it.
+pub fn origin<'a>(
+    peer: Option<IpAddr>,
+    proxies: &[Network],
+    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+) -> Option<IpAddr> {
     let mut nearest = peer?.to_canonical();
     let mut elements = forwarded.rev();
     while proxies.iter().any(|proxy| proxy.contains(nearest)) {
@@ -99,8 +104,8 @@ pub fn origin<'a>(peer: Option<IpAddr>, proxies: &[Network], forwarded: impl Dou
     Some(nearest)
 }
 
-/// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`, `[2001:db8::1]:1234`). It may be in
-/// brackets or in double quotes. Returns `None` for anything else.
+/// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`,
+/// `[2001:db8::1]:1234`). It may be in brackets or in double quotes. Returns `None` for anything else.
 pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     let text = element.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {
@@ -114,8 +119,8 @@ pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     Some(address?.to_canonical())
 }
 
-/// Returns the network that limits by address count as one client. For IPv4, also if written as IPv6, that is the address. For IPv6 it is
-/// the /64 network, because one client usually has all 2^64 addresses of it.
+/// Returns the network that limits by address count as one client. For IPv4, also if written as IPv6, that is
+/// the address. For IPv6 it is the /64 network, because one client usually has all 2^64 addresses of it.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
@@ -150,12 +155,18 @@ mod tests {
 
     #[test]
     fn ambiguous_or_malformed_network_is_refused() {
-        assert_eq!("10.0.0.1/8".parse::<Network>(), Err(InvalidNetwork::HostBits("10.0.0.0/8".parse().unwrap())));
+        assert_eq!(
+            "10.0.0.1/8".parse::<Network>(),
+            Err(InvalidNetwork::HostBits("10.0.0.0/8".parse().unwrap()))
+        );
         for everybody in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert_eq!(everybody.parse::<Network>(), Err(InvalidNetwork::Everybody));
         }
         // The prefix is shorter than the 96 bits that mark a mapped IPv4 address, so this is an IPv6 network.
-        assert_eq!("::ffff:0:0/90".parse::<Network>(), Err(InvalidNetwork::HostBits("::ffc0:0:0/90".parse().unwrap())));
+        assert_eq!(
+            "::ffff:0:0/90".parse::<Network>(),
+            Err(InvalidNetwork::HostBits("::ffc0:0:0/90".parse().unwrap()))
+        );
         for malformed in ["", "10", "10.0.0.0/33", "example.com", "10.0.0.0/8 "] {
             assert_eq!(malformed.parse::<Network>(), Err(InvalidNetwork::Malformed), "{malformed}");
         }
@@ -164,7 +175,8 @@ mod tests {
     #[test]
     fn origin_is_the_nearest_address_that_is_no_trusted_proxy() {
         let proxies = [network("127.0.0.1"), network("10.0.0.0/8")];
-        let of = |peer: &str, forwarded: &[&str]| origin(Some(address(peer)), &proxies, forwarded.iter().copied());
+        let of =
+            |peer: &str, forwarded: &[&str]| origin(Some(address(peer)), &proxies, forwarded.iter().copied());
         assert_eq!(
             of("198.51.100.7", &["203.0.113.9"]),
             Some(address("198.51.100.7")),
@@ -172,7 +184,11 @@ mod tests {
         );
         assert_eq!(of("127.0.0.1", &["203.0.113.9"]), Some(address("203.0.113.9")));
         let far = ["1.1.1.1", "203.0.113.9", " 10.1.2.3"];
-        assert_eq!(of("::ffff:127.0.0.1", &far), Some(address("203.0.113.9")), "the first element can be forged");
+        assert_eq!(
+            of("::ffff:127.0.0.1", &far),
+            Some(address("203.0.113.9")),
+            "the first element can be forged"
+        );
     }
 
     #[test]
@@ -180,7 +196,9 @@ mod tests {
         let proxies = [network("127.0.0.1"), network("10.0.0.0/8")];
         let of = |peer: Option<IpAddr>, forwarded: &[&str]| origin(peer, &proxies, forwarded.iter().copied());
         let proxy = Some(address("127.0.0.1"));
-        for forwarded in [&[][..], &["203.0.113.9", "unknown"], &["203.0.113.9", ""], &["10.1.2.3"], &["x", "10.1.2.3"]] {
+        for forwarded in
+            [&[][..], &["203.0.113.9", "unknown"], &["203.0.113.9", ""], &["10.1.2.3"], &["x", "10.1.2.3"]]
+        {
             assert_eq!(of(proxy, forwarded), None, "{forwarded:?}");
         }
         assert_eq!(of(None, &["203.0.113.9"]), None, "the peer of the connection is unknown");
@@ -188,14 +206,29 @@ mod tests {
 
     #[test]
     fn forwarded_address_is_read_in_all_common_forms() {
-        for text in ["203.0.113.9", " 203.0.113.9\t", "203.0.113.9:1234", "\"203.0.113.9\"", "\"203.0.113.9:1\"", "[::ffff:203.0.113.9]:1"]
-        {
+        for text in [
+            "203.0.113.9",
+            " 203.0.113.9\t",
+            "203.0.113.9:1234",
+            "\"203.0.113.9\"",
+            "\"203.0.113.9:1\"",
+            "[::ffff:203.0.113.9]:1",
+        ] {
             assert_eq!(forwarded_address(text), Some(address("203.0.113.9")), "{text}");
         }
         for text in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:1234", "\"[2001:db8::1]:1234\""] {
             assert_eq!(forwarded_address(text), Some(address("2001:db8::1")), "{text}");
         }
-        for text in ["", "unknown", "_hidden", "203.0.113.9:x", "203.0.113.9:65536", "203.0.113.256", "\"203.0.113.9", "for=203.0.113.9"] {
+        for text in [
+            "",
+            "unknown",
+            "_hidden",
+            "203.0.113.9:x",
+            "203.0.113.9:65536",
+            "203.0.113.256",
+            "\"203.0.113.9",
+            "for=203.0.113.9",
+        ] {
             assert_eq!(forwarded_address(text), None, "{text}");
         }
     }
@@ -203,13 +236,18 @@ mod tests {
     #[test]
     fn unknown_client_is_admitted_by_the_empty_list_alone() {
         assert!(admits(&[], None));
-        assert!(!admits(&[network("0.0.0.0/1"), network("128.0.0.0/1"), network("::/1"), network("8000::/1")], None));
+        assert!(!admits(
+            &[network("0.0.0.0/1"), network("128.0.0.0/1"), network("::/1"), network("8000::/1")],
+            None
+        ));
         assert!(admits(&[network("203.0.113.0/24")], Some(address("203.0.113.9"))));
     }
 
     #[test]
     fn client_network_is_an_address_or_a_64() {
-        for (one, same) in [("203.0.113.9", "::ffff:203.0.113.9"), ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2")] {
+        for (one, same) in
+            [("203.0.113.9", "::ffff:203.0.113.9"), ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2")]
+        {
             assert_eq!(client_network(address(one)), client_network(address(same)));
         }
         for (one, other) in [("203.0.113.9", "203.0.113.10"), ("2001:db8:0:1::1", "2001:db8:0:2::1")] {

@@ -26,8 +26,15 @@ pub enum Scope {
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 7] =
-        [Self::TasksWrite, Self::TasksRead, Self::PayloadView, Self::TasksReplay, Self::ConfigWrite, Self::Work, Self::Admin];
+    pub const ALL: [Self; 7] = [
+        Self::TasksWrite,
+        Self::TasksRead,
+        Self::PayloadView,
+        Self::TasksReplay,
+        Self::ConfigWrite,
+        Self::Work,
+        Self::Admin,
+    ];
 
     /// Returns the word for the scope.
     pub const fn as_str(self) -> &'static str {
@@ -150,12 +157,18 @@ mod tests {
             assert_eq!((only.to_string().parse(), only.iter().collect::<Vec<_>>()), (Ok(only), vec![scope]));
         }
         assert_eq!(Scopes::all().to_string().parse(), Ok(Scopes::all()));
-        assert_eq!("tasks:read, tasks:write".parse::<Scopes>().unwrap().to_string(), "tasks:write,tasks:read");
+        assert_eq!(
+            "tasks:read, tasks:write".parse::<Scopes>().unwrap().to_string(),
+            "tasks:write,tasks:read"
+        );
         assert_eq!("tasks:reed".parse::<Scopes>(), Err(InvalidScope));
         assert_eq!("".parse::<Scopes>(), Err(InvalidScope));
         let json = r#"["work","admin"]"#;
         let read: Scopes = serde_json::from_str(json).unwrap();
-        assert_eq!((serde_json::to_string(&read).unwrap().as_str(), format!("{read:?}").as_str()), (json, "work,admin"));
+        assert_eq!(
+            (serde_json::to_string(&read).unwrap().as_str(), format!("{read:?}").as_str()),
+            (json, "work,admin")
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 /// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used ones.
 ///
-/// There are two generations. A used entry moves to the young one. Once that is full, it becomes the old one, and the previous old one is
-/// dropped.
+/// There are two generations. A used entry moves to the young one. Once that is full, it becomes the old one,
+/// and the previous old one is dropped.
 pub struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,

@@ -5,8 +5,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 /// Items that wait, in order of arrival for each owner.
 ///
-/// Owners with waiting items take turns in the order of their keys, one item each. So an owner waits for at most one item of every other
-/// owner. The queue has no bound: its user refuses items beyond one.
+/// Owners with waiting items take turns in the order of their keys, one item each. So an owner waits for at
+/// most one item of every other owner. The queue has no bound: its user refuses items beyond one.
 #[derive(Debug)]
 pub struct Turns<K, T> {
     waiting: BTreeMap<K, VecDeque<T>>,
@@ -50,7 +50,8 @@ impl<K: Ord + Clone, T> Turns<K, T> {
 
     /// Takes the item whose turn it is, if `is_wanted` returns true for it.
     pub fn pop_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        let after = self.served.as_ref().and_then(|served| self.waiting.range((Excluded(served), Unbounded)).next());
+        let after =
+            self.served.as_ref().and_then(|served| self.waiting.range((Excluded(served), Unbounded)).next());
         let owner = after.or_else(|| self.waiting.first_key_value())?.0.clone();
         let own = self.waiting.get_mut(&owner)?;
         if !is_wanted(own.front()?) {
@@ -65,7 +66,8 @@ impl<K: Ord + Clone, T> Turns<K, T> {
         Some(item)
     }
 
-    /// Removes an item of an owner whose items are in ascending order of `key_of`. Returns `None` if there is no such item.
+    /// Removes an item of an owner whose items are in ascending order of `key_of`. Returns `None` if there is
+    /// no such item.
     pub fn remove<B: Ord>(&mut self, owner: &K, key: &B, key_of: impl FnMut(&T) -> B) -> Option<T> {
         let own = self.waiting.get_mut(owner)?;
         let index = own.binary_search_by_key(key, key_of).ok()?;

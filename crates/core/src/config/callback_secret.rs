@@ -47,7 +47,8 @@ impl CallbackSecrets {
 
     /// Reads what [`CallbackSecrets::to_text`] wrote.
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
-        let secrets = serde_json::from_str(text).map_err(|_| Unreadable("the signing secrets of callbacks"))?;
+        let secrets =
+            serde_json::from_str(text).map_err(|_| Unreadable("the signing secrets of callbacks"))?;
         Ok(Self { secrets, version })
     }
 }
@@ -62,7 +63,10 @@ mod tests {
         let one = CallbackSecrets::default().with(sealed(1), Duration::ZERO, Timestamp::EPOCH).unwrap();
         let renewed = one.renewed(|_| sealed(2));
         assert_eq!(renewed.version, one.version);
-        assert_eq!(renewed.secrets.live(Timestamp::EPOCH).map(|kept| kept.sealed.clone()).collect::<Vec<_>>(), [sealed(2)]);
+        assert_eq!(
+            renewed.secrets.live(Timestamp::EPOCH).map(|kept| kept.sealed.clone()).collect::<Vec<_>>(),
+            [sealed(2)]
+        );
     }
 
     fn sealed(byte: u8) -> Sealed {
@@ -79,7 +83,11 @@ mod tests {
     #[test]
     fn secrets_are_read_back_and_count_their_writes() {
         let (now, hour) = (Timestamp::EPOCH, Duration::from_hours(1));
-        let secrets = CallbackSecrets::default().with(sealed(1), hour, now).unwrap().with(sealed(2), hour, now).unwrap();
+        let secrets = CallbackSecrets::default()
+            .with(sealed(1), hour, now)
+            .unwrap()
+            .with(sealed(2), hour, now)
+            .unwrap();
         assert_eq!(CallbackSecrets::from_text(&secrets.to_text(), 2).unwrap(), secrets);
         assert!(CallbackSecrets::from_text("{}", 1).is_err());
         let none = secrets.none();

@@ -4,7 +4,9 @@ mod submission;
 mod test;
 
 pub use submission::{BatchSubmission, EndpointSubmission, EndpointUpdate, EndpointUpdateContext};
-pub use test::{EndpointTest, EndpointTester, NoEndpointTester, TestError, TestRequest, TestResponse, TestResult};
+pub use test::{
+    EndpointTest, EndpointTester, NoEndpointTester, TestError, TestRequest, TestResponse, TestResult,
+};
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -88,7 +90,8 @@ pub enum EndpointStatus {
 }
 
 impl Endpoint {
-    /// Returns the context for which the vault seals a secret or a header's value. It is unique, since no name contains `/`.
+    /// Returns the context for which the vault seals a secret or a header's value. It is unique, since no
+    /// name contains `/`.
     pub fn place(tenant: &Tenant, name: &Name) -> String {
         format!("endpoint/{tenant}/{name}")
     }
@@ -98,8 +101,8 @@ impl Endpoint {
         self.url.join(path.unwrap_or_default())
     }
 
-    /// Returns true if both have the same URL and the same time of creation. An endpoint that was removed and created again differs in the
-    /// latter.
+    /// Returns true if both have the same URL and the same time of creation. An endpoint that was removed and
+    /// created again differs in the latter.
     pub fn is_where(&self, other: &Self) -> bool {
         self.url == other.url && self.created_at == other.created_at
     }
@@ -121,7 +124,8 @@ impl Endpoint {
 
     /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
-        serde_json::to_string(&Stored::from(self)).unwrap_or_else(|_| unreachable!("texts, numbers and moments"))
+        serde_json::to_string(&Stored::from(self))
+            .unwrap_or_else(|_| unreachable!("texts, numbers and moments"))
     }
 
     /// Reads what [`Endpoint::to_text`] wrote.
@@ -133,16 +137,25 @@ impl Endpoint {
 
 /// Returns true if the text is a path, with or without a query, that cannot lead above its endpoint's URL.
 ///
-/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is encoded. No segment of it
-/// means "up" or "here", written plainly or percent-encoded: the URL Standard reads both as the same. Some servers also split segments at
-/// `%2f` and `%5c`, or ignore what follows a `;`, so those spellings are refused too.
+/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is
+/// encoded. No segment of it means "up" or "here", written plainly or percent-encoded: the URL Standard reads
+/// both as the same. Some servers also split segments at `%2f` and `%5c`, or ignore what follows a `;`, so
+/// those spellings are refused too.
 pub fn is_path(text: &str) -> bool {
     let (path, _) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
-    let decoded = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
+    let decoded = path
+        .to_ascii_lowercase()
+        .replace("%2e", ".")
+        .replace("%2f", "/")
+        .replace("%5c", "/")
+        .replace("%3b", ";");
     let is_relative = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     let is_short = text.bytes().map(encoded_length).sum::<usize>() <= MAX_PATH;
-    is_short && (path.is_empty() || path.starts_with('/')) && text.bytes().all(is_plain) && !decoded.split('/').any(is_relative)
+    is_short
+        && (path.is_empty() || path.starts_with('/'))
+        && text.bytes().all(is_plain)
+        && !decoded.split('/').any(is_relative)
 }
 
 /// Returns the bytes that a byte of a path can take in a URL: some are percent-encoded.
@@ -170,13 +183,19 @@ impl ResponsePolicy {
 }
 
 impl Default for ResponsePolicy {
-    /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like this".
+    /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like
+    /// this".
     fn default() -> Self {
         let statuses = |texts: &[&str]| {
-            let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("a test parses the default statuses"));
+            let read = |text: &&str| {
+                text.parse().unwrap_or_else(|_| unreachable!("a test parses the default statuses"))
+            };
             Statuses::new(texts.iter().map(read).collect())
         };
-        Self { success_statuses: statuses(&["200-299"]), retry_statuses: statuses(&["408", "425", "429", ">=500"]) }
+        Self {
+            success_statuses: statuses(&["200-299"]),
+            retry_statuses: statuses(&["408", "425", "429", ">=500"]),
+        }
     }
 }
 
@@ -225,10 +244,14 @@ impl From<&Endpoint> for Stored {
             secrets: endpoint.secrets.clone(),
             timeout_ms: endpoint.timeout.map(millis),
             retry: endpoint.retry.as_ref().map(StoredRetry::from),
-            success_statuses: Some(success_statuses).filter(|success_statuses| *success_statuses != usual.success_statuses),
-            retry_statuses: Some(retry_statuses).filter(|retry_statuses| *retry_statuses != usual.retry_statuses),
+            success_statuses: Some(success_statuses)
+                .filter(|success_statuses| *success_statuses != usual.success_statuses),
+            retry_statuses: Some(retry_statuses)
+                .filter(|retry_statuses| *retry_statuses != usual.retry_statuses),
             limits: endpoint.limits.into(),
-            batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.per_item_results)),
+            batch: endpoint
+                .batch
+                .map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.per_item_results)),
             status: endpoint.status,
             authority: endpoint.authority.clone(),
             created_at: endpoint.created_at,
@@ -296,10 +319,17 @@ mod tests {
             headers: [("authorization".to_owned(), sealed.clone())].into(),
             secrets: Secrets::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
             timeout: Some(Duration::from_millis(1_234)),
-            retry: Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::from_secs(5)]), max_age: Some(Duration::from_hours(1)) }),
+            retry: Some(RetryPolicy {
+                schedule: Schedule::Delays(vec![Duration::from_secs(5)]),
+                max_age: Some(Duration::from_hours(1)),
+            }),
             answers: ResponsePolicy { success_statuses: statuses("200"), retry_statuses: statuses("!501") },
             limits: Limits {
-                rate: Some(RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
+                rate: Some(RateLimit {
+                    rate: count(10),
+                    period: Duration::from_millis(1_500),
+                    burst: count(3),
+                }),
                 concurrency: Some(count(4)),
                 breaker: Some(BreakerPolicy {
                     failure_rate: 0.25,
@@ -308,7 +338,11 @@ mod tests {
                     open_duration: Duration::from_secs(3),
                 }),
             },
-            batch: Some(BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: true }),
+            batch: Some(BatchPolicy {
+                max_items: count(100),
+                max_wait: Duration::from_secs(5),
+                per_item_results: true,
+            }),
             status: EndpointStatus::Gone,
             authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
             version: 7,
@@ -329,16 +363,32 @@ mod tests {
     #[test]
     fn secret_context_names_tenant_and_endpoint() {
         let (tenant, name) = (Tenant::new("acme").unwrap(), Name::new("billing").unwrap());
-        assert_eq!(Endpoint::place(&tenant, &name), "endpoint/acme/billing", "stored secrets were sealed for this context");
+        assert_eq!(
+            Endpoint::place(&tenant, &name),
+            "endpoint/acme/billing",
+            "stored secrets were sealed for this context"
+        );
         assert_eq!(plain().record(&tenant, &name).name, Endpoint::record_name(&tenant, &name));
     }
 
     #[test]
     fn path_that_leaves_the_url_is_refused() {
-        for path in ["", "?a=b", "?a=/../b", "/", "/charge", "/a/b?c=../d&e=%2e%2e", "/a..b/.c", "/%2e%2e%2e", "/a%2fb", "//a"] {
+        for path in [
+            "",
+            "?a=b",
+            "?a=/../b",
+            "/",
+            "/charge",
+            "/a/b?c=../d&e=%2e%2e",
+            "/a..b/.c",
+            "/%2e%2e%2e",
+            "/a%2fb",
+            "//a",
+        ] {
             assert!(is_path(path), "{path}");
         }
-        let (long, growing) = (format!("/{}", "a".repeat(MAX_PATH)), format!("/{}", "{".repeat(MAX_PATH / 2)));
+        let (long, growing) =
+            (format!("/{}", "a".repeat(MAX_PATH)), format!("/{}", "{".repeat(MAX_PATH / 2)));
         for path in [
             "charge",
             "@example.com/",
@@ -364,9 +414,16 @@ mod tests {
         ] {
             assert!(!is_path(path), "{path}");
         }
-        assert_eq!(plain().at(Some("/charge?now=1")).unwrap().as_str(), "https://billing.example/api/charge?now=1");
+        assert_eq!(
+            plain().at(Some("/charge?now=1")).unwrap().as_str(),
+            "https://billing.example/api/charge?now=1"
+        );
         for path in [None, Some("")] {
-            assert_eq!(plain().at(path).unwrap(), plain().url, "without a path, the registered URL is unchanged");
+            assert_eq!(
+                plain().at(path).unwrap(),
+                plain().url,
+                "without a path, the registered URL is unchanged"
+            );
         }
     }
 

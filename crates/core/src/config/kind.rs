@@ -6,11 +6,12 @@ use crate::types::name::Name;
 
 /// Registry of the kinds that run here, and of their payloads.
 pub trait KindRegistry: Send + Sync {
-    /// Checks that a task of this kind with this payload can run here. Pointers in errors start in the payload.
+    /// Checks that a task of this kind with this payload can run here. Pointers in errors start in the
+    /// payload.
     fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError>;
 
-    /// Checks that the text is PEM with certificate authorities that an endpoint's certificate can be verified against. Returns the
-    /// expected format as the error.
+    /// Checks that the text is PEM with certificate authorities that an endpoint's certificate can be
+    /// verified against. Returns the expected format as the error.
     fn check_authority(&self, pem: &str) -> Result<(), String>;
 }
 

@@ -26,8 +26,8 @@ pub struct QueueConfig {
     pub version: u64,
 }
 
-/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `limits` and `retry` to their defaults; `paused` keeps
-/// its value.
+/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `limits` and `retry` to
+/// their defaults; `paused` keeps its value.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
@@ -38,14 +38,16 @@ pub struct QueueSubmission {
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
     pub limits: Patch<LimitsSubmission>,
-    /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the defaults of its fields.
+    /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the
+    /// defaults of its fields.
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Patch<RetrySubmission>,
 }
 
 impl QueueSubmission {
-    /// Returns the configuration that replaces `current`, or all errors in the update. `limiter` is the pointer to the limits in the errors.
+    /// Returns the configuration that replaces `current`, or all errors in the update. `limiter` is the
+    /// pointer to the limits in the errors.
     pub fn queue_config(&self, limiter: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
         let queue_config = QueueConfig {
@@ -90,14 +92,24 @@ impl QueueConfig {
 
     /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
-        let stored = Stored { paused: self.paused, limits: self.limits.into(), retry: self.retry.as_ref().map(StoredRetry::from) };
+        let stored = Stored {
+            paused: self.paused,
+            limits: self.limits.into(),
+            retry: self.retry.as_ref().map(StoredRetry::from),
+        };
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
 
     /// Inverse of [`QueueConfig::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
-        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("the configuration of a queue, kind or limit key"))?;
-        Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })
+        let stored: Stored = serde_json::from_str(text)
+            .map_err(|_| Unreadable("the configuration of a queue, kind or limit key"))?;
+        Ok(Self {
+            paused: stored.paused,
+            limits: stored.limits.into(),
+            retry: stored.retry.map(RetryPolicy::from),
+            version,
+        })
     }
 }
 
@@ -114,14 +126,25 @@ mod tests {
         let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
         let current = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
         let said = |body: &str| {
-            crate::json::decode::read_object::<QueueSubmission>(body.as_bytes()).unwrap().queue_config("/limits", &current).unwrap()
+            crate::json::decode::read_object::<QueueSubmission>(body.as_bytes())
+                .unwrap()
+                .queue_config("/limits", &current)
+                .unwrap()
         };
         assert_eq!(said("{}"), QueueConfig { version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"paused": false}"#), QueueConfig { paused: false, version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"paused": null, "limits": null}"#), QueueConfig { limits: Limits::default(), version: 4, ..current.clone() });
+        assert_eq!(
+            said(r#"{"paused": false}"#),
+            QueueConfig { paused: false, version: 4, ..current.clone() }
+        );
+        assert_eq!(
+            said(r#"{"paused": null, "limits": null}"#),
+            QueueConfig { limits: Limits::default(), version: 4, ..current.clone() }
+        );
         assert_eq!(said(r#"{"retry": null}"#), QueueConfig { retry: None, version: 4, ..current.clone() });
         let limiter = Patch::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
-        let wrong = QueueSubmission { limits: limiter, ..QueueSubmission::default() }.queue_config("", &current).unwrap_err();
+        let wrong = QueueSubmission { limits: limiter, ..QueueSubmission::default() }
+            .queue_config("", &current)
+            .unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }
 
@@ -132,7 +155,10 @@ mod tests {
         let limits = Limits { rate: Some(rate_limit), concurrency: Some(count(4)), breaker: None };
         let elaborate = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
         for queue_config in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
-            assert_eq!(QueueConfig::from_text(&queue_config.to_text(), queue_config.version).unwrap(), queue_config);
+            assert_eq!(
+                QueueConfig::from_text(&queue_config.to_text(), queue_config.version).unwrap(),
+                queue_config
+            );
         }
         assert_eq!(QueueConfig::default().to_text(), "{}", "default values are not stored");
         assert!(QueueConfig::from_text("[]", 1).is_err());

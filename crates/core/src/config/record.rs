@@ -72,7 +72,8 @@ impl From<&Tenant> for RecordName {
 pub struct Record {
     /// Name of the record.
     pub name: RecordName,
-    /// Number of writes to the record, from 1. A write must replace the version before. A record that was removed starts again at 1.
+    /// Number of writes to the record, from 1. A write must replace the version before. A record that was
+    /// removed starts again at 1.
     pub version: u64,
     /// Configuration as text, at most 64 KiB.
     pub body: String,

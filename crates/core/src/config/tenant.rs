@@ -76,11 +76,18 @@ mod tests {
     #[test]
     fn settings_are_read_back_as_stored() {
         let count = NonZeroU32::new;
-        let request_rate = count(10).zip(count(20)).map(|(per_second, burst)| TokenRate { per_second, burst });
+        let request_rate =
+            count(10).zip(count(20)).map(|(per_second, burst)| TokenRate { per_second, burst });
         let limits = Limits { concurrency: count(7), ..Limits::default() };
         for settings in [
             TenantSettings { version: 1, ..TenantSettings::default() },
-            TenantSettings { request_rate, max_pending_tasks: count(100), max_payload_bytes: count(1_000), limits, version: 2 },
+            TenantSettings {
+                request_rate,
+                max_pending_tasks: count(100),
+                max_payload_bytes: count(1_000),
+                limits,
+                version: 2,
+            },
         ] {
             assert_eq!(TenantSettings::from_text(&settings.to_text(), settings.version).unwrap(), settings);
         }

@@ -51,10 +51,13 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     }
 }
 
-/// Reads an object or `null`. serde alone would also read an array as a struct inside another one, field by field.
+/// Reads an object or `null`. serde alone would also read an array as a struct inside another one, field by
+/// field.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
 }
 
@@ -73,7 +76,9 @@ pub enum Patch<T> {
 /// Reads a field of an update that is an object or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn patch_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Patch<T>, D::Error> {
+pub fn patch_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Patch<T>, D::Error> {
     maybe_object(deserializer).map(|object| object.map_or(Patch::Usual, Patch::This))
 }
 
@@ -97,8 +102,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Reads an enum that is written as a string. serde alone also reads `{"word": null}`, and its errors for other values name no expected
-/// type.
+/// Reads an enum that is written as a string. serde alone also reads `{"word": null}`, and its errors for
+/// other values name no expected type.
 ///
 /// For `#[serde(deserialize_with = "…")]`.
 pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
@@ -108,15 +113,20 @@ pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 /// Same as [`word`], or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Option::<Word<T>>::deserialize(deserializer).map(|word| word.map(|word| word.0))
 }
 
 /// Reads an array of such enums, or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
-    Option::<Vec<Word<T>>>::deserialize(deserializer).map(|words| words.map(|words| words.into_iter().map(|word| word.0).collect()))
+pub fn maybe_words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    Option::<Vec<Word<T>>>::deserialize(deserializer)
+        .map(|words| words.map(|words| words.into_iter().map(|word| word.0).collect()))
 }
 
 struct Word<T>(T);
@@ -138,14 +148,18 @@ pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Stri
 /// Same as [`texts`], or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+pub fn maybe_texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
     Option::<Texts<String>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
 /// Same as [`maybe_texts`], but each text may be `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, Option<String>>>, D::Error> {
+pub fn maybe_headers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, Option<String>>>, D::Error> {
     Option::<Texts<Option<String>>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
@@ -188,7 +202,9 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
     }
     let text = error.to_string();
     // serde_json reports the last two as syntax errors, and a duplicate field as a data error.
-    let is_mismatch = (error.is_data() && !text.starts_with(TWICE)) || text.starts_with(OUT_OF_RANGE) || text.starts_with(NO_ENUM);
+    let is_mismatch = (error.is_data() && !text.starts_with(TWICE))
+        || text.starts_with(OUT_OF_RANGE)
+        || text.starts_with(NO_ENUM);
     if !is_mismatch {
         return malformed(error);
     }
@@ -210,7 +226,9 @@ fn mismatch(pointer: String, text: &str) -> ReadError {
     let text = text.split(" at line ").next().unwrap_or_default();
     let quoted = |prefix| text.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
     let detail = match text.rsplit_once(", expected ") {
-        Some((found, expected)) if !found.starts_with("unknown field") => format!("expected {}", plain(expected)),
+        Some((found, expected)) if !found.starts_with("unknown field") => {
+            format!("expected {}", plain(expected))
+        }
         _ if text == OUT_OF_RANGE => "the number is too large".to_owned(),
         _ if text == NO_ENUM => "expected a string".to_owned(),
         _ => text.to_owned(),
@@ -221,7 +239,8 @@ fn mismatch(pointer: String, text: &str) -> ReadError {
     }
 }
 
-/// Translates serde's name of a Rust type into a JSON type. Other texts, such as "a boolean", are plain already.
+/// Translates serde's name of a Rust type into a JSON type. Other texts, such as "a boolean", are plain
+/// already.
 fn plain(expected: &str) -> Cow<'_, str> {
     let (least, name) = expected.strip_prefix("a nonzero ").map_or((0, expected), |name| (1, name));
     let whole = |most: u64| format!("a whole number from {least} to {most}").into();
@@ -283,10 +302,14 @@ mod tests {
 
     #[test]
     fn mismatch_names_the_field_but_not_the_value() {
-        let (pointer, detail) = mismatch_of(r#"{"inner": [{"count": 1}, {"count": "hunter2, expected or not"}]}"#);
+        let (pointer, detail) =
+            mismatch_of(r#"{"inner": [{"count": 1}, {"count": "hunter2, expected or not"}]}"#);
         assert_eq!(pointer, "/inner/1/count");
         assert_eq!(detail, "expected a whole number from 0 to 4294967295");
-        assert_eq!(mismatch_of(r#"{"inner": [{}]}"#), ("/inner/0/count".into(), "missing field `count`".into()));
+        assert_eq!(
+            mismatch_of(r#"{"inner": [{}]}"#),
+            ("/inner/0/count".into(), "missing field `count`".into())
+        );
         assert_eq!(mismatch_of(r#"{"inner": [{"cuont": 1}]}"#).0, "/inner/0/cuont");
     }
 
@@ -345,7 +368,9 @@ mod tests {
             let expected = ReadError::Mismatch { pointer: pointer.to_owned(), detail: detail.to_owned() };
             assert_eq!(read::<Colored>(json.as_bytes()).unwrap_err(), expected, "{json}");
         }
-        let count = |json: &str| read::<Counted>(json.as_bytes()).map(|counted| counted.count).unwrap_err().to_string();
+        let count = |json: &str| {
+            read::<Counted>(json.as_bytes()).map(|counted| counted.count).unwrap_err().to_string()
+        };
         assert_eq!(count(r#"{"count": "x"}"#), "expected a number at `/count`");
         assert_eq!(count(r#"{"count": 1e400}"#), "the number is too large at `/count`");
         assert_eq!(count("7"), "expected an object at ``");
@@ -360,11 +385,17 @@ mod tests {
 
     #[test]
     fn nested_array_is_not_read_as_an_object() {
-        let count = |json: &str| read::<Holding>(json.as_bytes()).map(|holding| holding.counted.map(|counted| counted.count));
+        let count = |json: &str| {
+            read::<Holding>(json.as_bytes()).map(|holding| holding.counted.map(|counted| counted.count))
+        };
         assert!(read::<Counted>(b"[7]").is_ok(), "serde itself accepts an array");
         assert_eq!(count(r#"{"counted": [7]}"#).unwrap_err().to_string(), "expected an object at `/counted`");
-        assert_eq!(count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(), "expected a number at `/counted/count`");
-        let good = [r#"{"counted": {"count": 7}}"#, r#"{"counted": null}"#, "{}"].map(|json| count(json).unwrap());
+        assert_eq!(
+            count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(),
+            "expected a number at `/counted/count`"
+        );
+        let good =
+            [r#"{"counted": {"count": 7}}"#, r#"{"counted": null}"#, "{}"].map(|json| count(json).unwrap());
         assert_eq!(good, [Some(Some(7.0)), None, None]);
     }
 
@@ -376,12 +407,17 @@ mod tests {
 
     #[test]
     fn duplicate_name_is_malformed() {
-        let labels = |json: &str| read::<Named>(json.as_bytes()).map(|named| named.labels.map(|labels| labels.len()));
+        let labels =
+            |json: &str| read::<Named>(json.as_bytes()).map(|named| named.labels.map(|labels| labels.len()));
         assert_eq!(
-            [r#"{"labels": {"a": "1", "b": "1"}}"#, "{}", r#"{"labels": null}"#].map(|json| labels(json).unwrap()),
+            [r#"{"labels": {"a": "1", "b": "1"}}"#, "{}", r#"{"labels": null}"#]
+                .map(|json| labels(json).unwrap()),
             [Some(2), None, None]
         );
-        assert!(matches!(labels(r#"{"labels": {"a": "1", "b": "1", "a": "1"}}"#), Err(ReadError::Malformed { .. })));
+        assert!(matches!(
+            labels(r#"{"labels": {"a": "1", "b": "1", "a": "1"}}"#),
+            Err(ReadError::Malformed { .. })
+        ));
         let mismatch = labels(r#"{"labels": {"a": 1}}"#).unwrap_err().to_string();
         assert_eq!(mismatch, "expected a string at `/labels/a`");
         assert_eq!(labels(r#"{"labels": []}"#).unwrap_err().to_string(), "expected an object at `/labels`");
@@ -389,7 +425,9 @@ mod tests {
 
     #[test]
     fn text_that_is_not_json_is_malformed() {
-        for json in ["", "{", "nan", r#"{"inner": []} x"#, r#"{"inner": [], "inner": []}"#, "{\"inner\": \"\u{0}\"}"] {
+        for json in
+            ["", "{", "nan", r#"{"inner": []} x"#, r#"{"inner": [], "inner": []}"#, "{\"inner\": \"\u{0}\"}"]
+        {
             assert!(matches!(read::<Outer>(json.as_bytes()), Err(ReadError::Malformed { .. })), "{json}");
         }
     }

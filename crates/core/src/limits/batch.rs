@@ -48,23 +48,26 @@ pub struct BatchLimits {
 /// Decision about a task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchDecision {
-    /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes all members along
-    /// ([`crate::limits::state::LimiterState::take_batch`]).
+    /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes
+    /// all members along ([`crate::limits::state::LimiterState::take_batch`]).
     Lead,
-    /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader takes it along before.
+    /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader
+    /// takes it along before.
     Wait(Timestamp),
 }
 
 /// Maximum size of all items of a request together, in bytes. Receivers can be expected to accept 1 MiB.
 pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
-/// Delay after the due time until a member joins again that is neither first nor second. By then its leader may be gone.
+/// Delay after the due time until a member joins again that is neither first nor second. By then its leader
+/// may be gone.
 const FALLBACK: Duration = LEASE;
 
 /// The same delay for the second member, which leads if the first was canceled or is held by something else.
 const SECOND: Duration = Duration::from_secs(2);
 
-/// Time after the due time for which a full batch waits for its members to join again. After that it is cleared.
+/// Time after the due time for which a full batch waits for its members to join again. After that it is
+/// cleared.
 const LATE: Duration = Duration::from_secs(10);
 
 /// Time before its deadline at which a task goes that cannot wait for the batch.
@@ -85,16 +88,24 @@ pub(crate) struct BatchBuffer {
 
 impl BatchBuffer {
     /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
-    pub(crate) fn join(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+    pub(crate) fn join(
+        &mut self,
+        batch_limits: BatchLimits,
+        member: &BatchMember,
+        now: Timestamp,
+    ) -> BatchDecision {
         if self.due() + MAX_RESERVATION_AHEAD < now {
             // All members have asked again long ago: each went another way or ended.
             *self = Self::default();
         }
         let most = usize::try_from(batch_limits.policy.max_items.get()).unwrap_or(usize::MAX);
         let is_in = self.members.contains(&member.id);
-        let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
+        let has_room = |this: &Self| {
+            this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES
+        };
         if !is_in && !has_room(self) && self.due() + LATE < now {
-            // The batch is full, and its leaders did not come: they may have ended. A member that has not ended joins again.
+            // The batch is full, and its leaders did not come: they may have ended. A member that has not
+            // ended joins again.
             *self = Self::default();
         }
         let (is_first, has_room) = (self.members.is_empty(), has_room(self));
@@ -121,7 +132,8 @@ impl BatchBuffer {
         };
         let is_in_a_hurry = member.deadline.is_some_and(|deadline| deadline <= self.due() + pause);
         if is_in_a_hurry {
-            self.flush_at = self.flush_at.min(member.deadline.map_or(now, |deadline| (deadline - IN_TIME).max(now)));
+            self.flush_at =
+                self.flush_at.min(member.deadline.map_or(now, |deadline| (deadline - IN_TIME).max(now)));
         }
         match self.due() {
             due if due <= now => BatchDecision::Lead,
@@ -136,7 +148,8 @@ impl BatchBuffer {
 
     /// Returns when a task that found no room joins again.
     ///
-    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself, for at most
+    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task
+    /// backs off by itself, for at most
     /// [`FALLBACK`]: a full batch goes soon. A task that would miss its deadline joins again before it.
     fn turn_away(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
         let before = self.turned_away / batch_limits.policy.max_items;
@@ -155,14 +168,16 @@ impl BatchBuffer {
         self.not_before = self.not_before.max(until);
     }
 
-    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task along, and the list is empty.
+    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task along,
+    /// and the list is empty.
     pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
     }
 
     /// Removes a task that ended or waits for something else. The next task finds room.
     ///
-    /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own delay.
+    /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own
+    /// delay.
     pub(crate) fn leave(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
         let place = self.members.iter().position(|member| *member == id)?;
         self.members.remove(place);
@@ -188,9 +203,11 @@ pub struct BatchPolicy {
 }
 
 impl BatchPolicy {
-    /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one request.
+    /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one
+    /// request.
     pub fn batch_key<T: AsRef<str>>(parts: &[T]) -> u64 {
-        u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
+        u64::try_from(u128::from_be_bytes(digest(parts)) >> 64)
+            .unwrap_or_else(|_| unreachable!("half of 128 bits"))
     }
 
     /// Returns the ID of a request, derived from the keys of its items: the same items give the same ID.
@@ -214,13 +231,22 @@ mod tests {
     }
 
     fn batch_limits(max_items: u32, apart: u64) -> BatchLimits {
-        let batch =
-            BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
+        let batch = BatchPolicy {
+            max_items: NonZeroU32::new(max_items).unwrap(),
+            max_wait: Duration::from_secs(5),
+            per_item_results: false,
+        };
         BatchLimits { policy: batch, interval: Duration::from_millis(apart) }
     }
 
     fn member(number: u8) -> BatchMember {
-        BatchMember { id: id(number), bytes: 100, deadline: None, holds: 0, jitter: JitterSample::from_bits(0) }
+        BatchMember {
+            id: id(number),
+            bytes: 100,
+            deadline: None,
+            holds: 0,
+            jitter: JitterSample::from_bits(0),
+        }
     }
 
     #[test]
@@ -233,7 +259,11 @@ mod tests {
             "the second member covers for a missing first"
         );
         assert_eq!(gathering.join(five, &member(3), at(3_000)), BatchDecision::Wait(at(65_000)));
-        assert_eq!(gathering.join(five, &member(1), at(4_000)), BatchDecision::Wait(at(5_000)), "the first member is early");
+        assert_eq!(
+            gathering.join(five, &member(1), at(4_000)),
+            BatchDecision::Wait(at(5_000)),
+            "the first member is early"
+        );
         assert_eq!(gathering.join(five, &member(1), at(5_000)), BatchDecision::Lead);
         assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
         assert_eq!(gathering.take(id(2)), [], "the batch took the member");
@@ -245,9 +275,17 @@ mod tests {
         let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(1)), BatchDecision::Lead);
-        assert_eq!(gathering.join(two, &member(3), at(1)), BatchDecision::Wait(at(501)), "the leader is about to take the members");
+        assert_eq!(
+            gathering.join(two, &member(3), at(1)),
+            BatchDecision::Wait(at(501)),
+            "the leader is about to take the members"
+        );
         assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
-        assert_eq!(gathering.join(batch_limits(1, 0), &member(4), at(2)), BatchDecision::Lead, "a batch of one does not wait");
+        assert_eq!(
+            gathering.join(batch_limits(1, 0), &member(4), at(2)),
+            BatchDecision::Lead,
+            "a batch of one does not wait"
+        );
     }
 
     #[test]
@@ -274,7 +312,10 @@ mod tests {
         assert_eq!(gathering.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
         assert_eq!(gathering.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
-        assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis))));
+        assert_eq!(
+            turned_away,
+            [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis)))
+        );
         assert_eq!(gathering.join(two, &member(2), at(700)), BatchDecision::Lead);
     }
 
@@ -296,9 +337,17 @@ mod tests {
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         gathering.defer(at(30_000));
-        assert_eq!(gathering.join(two, &member(3), at(39_000)), BatchDecision::Wait(at(39_500)), "the members can still come");
+        assert_eq!(
+            gathering.join(two, &member(3), at(39_000)),
+            BatchDecision::Wait(at(39_500)),
+            "the members can still come"
+        );
         assert_eq!(gathering.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
-        assert_eq!(gathering.join(two, &member(2), at(40_002)), BatchDecision::Lead, "a returning member fills the next batch");
+        assert_eq!(
+            gathering.join(two, &member(2), at(40_002)),
+            BatchDecision::Lead,
+            "a returning member fills the next batch"
+        );
         assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
     }
 
@@ -322,11 +371,19 @@ mod tests {
     fn member_with_a_near_deadline_leads_before_it() {
         let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
         let until = |number, deadline| BatchMember { deadline: Some(at(deadline)), ..member(number) };
-        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), BatchDecision::Wait(at(5_000)), "the deadline allows the full wait");
+        assert_eq!(
+            gathering.join(five, &until(1, 100_000), at(0)),
+            BatchDecision::Wait(at(5_000)),
+            "the deadline allows the full wait"
+        );
         assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
         assert_eq!(gathering.join(five, &member(3), at(20)), BatchDecision::Wait(at(63_000)));
         assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), BatchDecision::Lead);
-        assert_eq!(BatchBuffer::default().join(five, &until(4, 900), at(0)), BatchDecision::Lead, "the deadline allows no wait");
+        assert_eq!(
+            BatchBuffer::default().join(five, &until(4, 900), at(0)),
+            BatchDecision::Lead,
+            "the deadline allows no wait"
+        );
     }
 
     #[test]

@@ -72,10 +72,12 @@ pub struct BreakerChange {
 #[serde(transparent)]
 pub(crate) struct Changes(Vec<BreakerChange>);
 
-/// Maximum number of changes that are kept: enough to show the last outage, and few enough to be stored with every limiter.
+/// Maximum number of changes that are kept: enough to show the last outage, and few enough to be stored with
+/// every limiter.
 const KEPT_CHANGES: usize = 5;
 
-/// Counts of the attempts in the window, in two halves. What is older than both is dropped, one half at a time.
+/// Counts of the attempts in the window, in two halves. What is older than both is dropped, one half at a
+/// time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Start of the newer half.
@@ -141,7 +143,8 @@ impl Changes {
         &self.0
     }
 
-    /// Records a change if the states differ. A failed probe leaves no trace, so that the start of an outage stays visible.
+    /// Records a change if the states differ. A failed probe leaves no trace, so that the start of an outage
+    /// stays visible.
     pub(crate) fn note(&mut self, from: BreakerState, to: BreakerState, at: Timestamp) {
         if from == to {
             return;
@@ -155,7 +158,8 @@ impl Changes {
         self.0.push(BreakerChange { to, at });
     }
 
-    /// Returns when the circuit breaker closed after an outage. Returns `None` if it is not closed, or never opened.
+    /// Returns when the circuit breaker closed after an outage. Returns `None` if it is not closed, or never
+    /// opened.
     pub(crate) fn closed_at(&self) -> Option<Timestamp> {
         self.0.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at)
     }
@@ -176,7 +180,8 @@ impl Breaker {
         }
     }
 
-    /// Returns when the outage began and when the next probe may start. Returns `None` if the circuit breaker is closed.
+    /// Returns when the outage began and when the next probe may start. Returns `None` if the circuit breaker
+    /// is closed.
     pub(crate) fn outage(&self) -> Option<(Timestamp, Timestamp)> {
         match *self {
             Self::Closed(_) => None,
@@ -184,11 +189,14 @@ impl Breaker {
         }
     }
 
-    /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that, another one may start.
+    /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that,
+    /// another one may start.
     pub(crate) fn permit(&mut self, patience: Duration, now: Timestamp) -> BreakerDecision {
         match *self {
             Self::Closed(_) => BreakerDecision::Free,
-            Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => BreakerDecision::Closed(until),
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => {
+                BreakerDecision::Closed(until)
+            }
             Self::Open { since, .. } | Self::HalfOpen { since, .. } => {
                 *self = Self::HalfOpen { since, until: now + patience };
                 BreakerDecision::Probe
@@ -213,7 +221,8 @@ impl Breaker {
     /// Records the outcome of an attempt.
     pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, health: CallHealth, now: Timestamp) {
         if let Self::Closed(window) = self {
-            let is_too_much = health != CallHealth::Unknown && window.add(policy, health == CallHealth::Bad, now);
+            let is_too_much =
+                health != CallHealth::Unknown && window.add(policy, health == CallHealth::Bad, now);
             if is_too_much {
                 *self = Self::Open { since: now, until: now + policy.open_duration };
             }
@@ -243,7 +252,8 @@ impl Window {
         }
         self.newer.all = self.newer.all.saturating_add(1);
         self.newer.bad = self.newer.bad.saturating_add(u32::from(is_bad));
-        let (all, bad) = (self.newer.all.saturating_add(self.older.all), self.newer.bad.saturating_add(self.older.bad));
+        let (all, bad) =
+            (self.newer.all.saturating_add(self.older.all), self.newer.bad.saturating_add(self.older.bad));
         is_bad && all >= policy.minimum_calls.get() && f64::from(bad) >= policy.failure_rate * f64::from(all)
     }
 }
@@ -297,7 +307,11 @@ mod tests {
         assert_eq!(breaker.permit(PATIENCE, at(30)), BreakerDecision::Probe);
         assert_eq!(breaker.permit(PATIENCE, at(31)), BreakerDecision::Closed(at(90)));
         breaker.note(policy(), false, CallHealth::Good, at(31));
-        assert_eq!(breaker.permit(PATIENCE, at(31)), BreakerDecision::Closed(at(90)), "the outcome of an attempt from before is ignored");
+        assert_eq!(
+            breaker.permit(PATIENCE, at(31)),
+            BreakerDecision::Closed(at(90)),
+            "the outcome of an attempt from before is ignored"
+        );
         breaker.note(policy(), true, CallHealth::Bad, at(32));
         assert_eq!(breaker.permit(PATIENCE, at(33)), BreakerDecision::Closed(at(62)));
         assert_eq!(breaker.permit(PATIENCE, at(62)), BreakerDecision::Probe);
@@ -320,7 +334,10 @@ mod tests {
     fn open_breaker_can_be_probed_at_once() {
         let mut breaker = opened();
         breaker.probe_now(at(5));
-        assert_eq!((breaker.permit(PATIENCE, at(5)), breaker.state()), (BreakerDecision::Probe, BreakerState::HalfOpen));
+        assert_eq!(
+            (breaker.permit(PATIENCE, at(5)), breaker.state()),
+            (BreakerDecision::Probe, BreakerState::HalfOpen)
+        );
         breaker.probe_now(at(6));
         assert_eq!(breaker.permit(PATIENCE, at(6)), BreakerDecision::Closed(at(65)), "a probe is running");
         let mut closed = Breaker::default();

@@ -31,22 +31,34 @@ impl From<Limits> for StoredLimits {
     fn from(limits: Limits) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
-            rate_limit: limits.rate.map(|rate_limit| StoredRate(rate_limit.rate, millis(rate_limit.period), rate_limit.burst)),
+            rate_limit: limits
+                .rate
+                .map(|rate_limit| StoredRate(rate_limit.rate, millis(rate_limit.period), rate_limit.burst)),
             concurrency: limits.concurrency,
-            breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
+            breaker: limits.breaker.map(|of| {
+                StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)
+            }),
         }
     }
 }
 
 impl From<StoredLimits> for Limits {
     fn from(stored: StoredLimits) -> Self {
-        let rate_limit = |StoredRate(rate, period, burst)| RateLimit { rate, period: Duration::from_millis(period), burst };
+        let rate_limit = |StoredRate(rate, period, burst)| RateLimit {
+            rate,
+            period: Duration::from_millis(period),
+            burst,
+        };
         let breaker = |StoredBreaker(failure_rate, window, open, minimum_calls)| BreakerPolicy {
             failure_rate,
             window: Duration::from_millis(window),
             minimum_calls,
             open_duration: Duration::from_millis(open),
         };
-        Self { rate: stored.rate_limit.map(rate_limit), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
+        Self {
+            rate: stored.rate_limit.map(rate_limit),
+            concurrency: stored.concurrency,
+            breaker: stored.breaker.map(breaker),
+        }
     }
 }

@@ -38,7 +38,8 @@ struct Held {
 const GUESS: u64 = 100;
 /// Maximum time ahead of the next request while the average is only assumed, in milliseconds.
 const GUESSED_AHEAD: u64 = 1_000;
-/// Share of surplus requests: of this many tasks that ask again, one finds no slot. No slot stays free if one of them does not come.
+/// Share of surplus requests: of this many tasks that ask again, one finds no slot. No slot stays free if one
+/// of them does not come.
 const OVERBOOKING: u64 = 8;
 
 impl ConcurrencySlots {
@@ -80,7 +81,9 @@ impl ConcurrencySlots {
     pub(crate) fn recount(&mut self, by: HolderId, count: u32, now: Timestamp) {
         let known = self.held.iter().find(|held| held.by == by);
         // Saves the write if the count is known and the process reported within half a lease.
-        if known.map_or(0, |held| held.count) == count && known.is_none_or(|held| now + LEASE / 2 < held.until) {
+        if known.map_or(0, |held| held.count) == count
+            && known.is_none_or(|held| now + LEASE / 2 < held.until)
+        {
             return;
         }
         self.held.retain(|held| held.by != by);
@@ -89,8 +92,8 @@ impl ConcurrencySlots {
         }
     }
 
-    /// Returns when a task that found no slot asks again. These times are spaced as slots become free. Returns `None` if the time is more
-    /// than [`MAX_RESERVATION_AHEAD`] ahead.
+    /// Returns when a task that found no slot asks again. These times are spaced as slots become free.
+    /// Returns `None` if the time is more than [`MAX_RESERVATION_AHEAD`] ahead.
     pub(crate) fn next_retry_time(&mut self, most: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
         let average = if self.average == 0 { GUESS } else { self.average };
         let step = (average * (OVERBOOKING - 1) / OVERBOOKING / u64::from(most.get())).max(1);
@@ -175,7 +178,11 @@ mod tests {
         slots.release(ONE, Duration::from_secs(8));
         let turns: Vec<Timestamp> = (0..3).map(|_| slots.next_retry_time(count(4), at(0)).unwrap()).collect();
         assert_eq!(turns, [at(1_750), at(3_500), at(5_250)]);
-        assert_eq!(slots.next_retry_time(count(4), at(60_000)), Some(at(61_750)), "turns in the past are dropped");
+        assert_eq!(
+            slots.next_retry_time(count(4), at(60_000)),
+            Some(at(61_750)),
+            "turns in the past are dropped"
+        );
         let rest = std::iter::from_fn(|| slots.next_retry_time(count(4), at(60_000))).count();
         assert_eq!(rest, 513, "no turn lies beyond the horizon");
     }
@@ -183,7 +190,8 @@ mod tests {
     #[test]
     fn turns_without_an_average_stay_within_a_second() {
         let mut slots = ConcurrencySlots::default();
-        let turns: Vec<Timestamp> = (0..100).map(|_| slots.next_retry_time(count(1), at(0)).unwrap()).collect();
+        let turns: Vec<Timestamp> =
+            (0..100).map(|_| slots.next_retry_time(count(1), at(0)).unwrap()).collect();
         assert_eq!((turns[0], turns[10], turns[11]), (at(87), at(957), at(87)));
     }
 

@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Free slots among those that were given out: run lengths, counted back from the first slot that was never given out.
+/// Free slots among those that were given out: run lengths, counted back from the first slot that was never
+/// given out.
 ///
-/// Each run is a number of slots in use, and the number of free slots before them. A slot's position is its distance from the first slot
-/// that was never given out: 1 is the slot right before it.
+/// Each run is a number of slots in use, and the number of free slots before them. A slot's position is its
+/// distance from the first slot that was never given out: 1 is the slot right before it.
 ///
-/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs that are closest to each
-/// other become one. The number of free slots stays exact, but some of them count as earlier than they are. Two tasks may get the same such
-/// slot. The rate limit then makes one of them wait until the slot that is really free.
+/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs
+/// that are closest to each other become one. The number of free slots stays exact, but some of them count as
+/// earlier than they are. Two tasks may get the same such slot. The rate limit then makes one of them wait
+/// until the slot that is really free.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct FreeSlots(Vec<Run>);
@@ -27,9 +29,11 @@ impl FreeSlots {
         self.0.is_empty()
     }
 
-    /// Marks the slot at `position` as free. If it is free already, because runs were joined, marks the nearest later slot that is not.
+    /// Marks the slot at `position` as free. If it is free already, because runs were joined, marks the
+    /// nearest later slot that is not.
     ///
-    /// Returns how many slots at the end are free now. They are no longer in the list: the caller moves the end back by that number.
+    /// Returns how many slots at the end are free now. They are no longer in the list: the caller moves the
+    /// end back by that number.
     pub(super) fn insert(&mut self, position: u32) -> u32 {
         let mut end = 0_u32;
         let mut place = 0;
@@ -73,7 +77,8 @@ impl FreeSlots {
         }
     }
 
-    /// Joins the two runs with the fewest slots in use between them. The free slots of the later one are taken for earlier than they are.
+    /// Joins the two runs with the fewest slots in use between them. The free slots of the later one are
+    /// taken for earlier than they are.
     fn shorten(&mut self) {
         let between = |place: &usize| self.0[*place].0;
         if let Some(place) = (1..self.0.len()).min_by_key(between) {
@@ -159,7 +164,10 @@ mod tests {
     fn earliest_slot_goes_first_and_past_ones_are_forgotten() {
         let mut free = FreeSlots::default();
         assert_eq!([4, 8, 9].map(|position| free.insert(position)), [0; 3]);
-        assert_eq!((free.earliest(), free.count(1, 4), free.count(5, 8), free.count(8, 99)), (Some(9), 1, 1, 2));
+        assert_eq!(
+            (free.earliest(), free.count(1, 4), free.count(5, 8), free.count(8, 99)),
+            (Some(9), 1, 1, 2)
+        );
         free.take_earliest();
         assert_eq!(free.earliest(), Some(8));
         free.forget_beyond(7);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits::free_slots::FreeSlots;
 use crate::types::time::Timestamp;
 
-/// Maximum number of starts in any period, and in a burst after a pause. The period that begins with a burst can have `burst - 1` more
-/// starts.
+/// Maximum number of starts in any period, and in a burst after a pause. The period that begins with a burst
+/// can have `burst - 1` more starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Number of starts in a period.
@@ -25,11 +25,13 @@ pub struct RateLimit {
 pub struct Reservation {
     /// Time of the slot, in microseconds since the Unix epoch.
     pub slot: i64,
-    /// Distance between slots when the reservation was made, in microseconds. At another rate limit the reservation is void.
+    /// Distance between slots when the reservation was made, in microseconds. At another rate limit the
+    /// reservation is void.
     pub interval: i64,
 }
 
-/// Divisor of the period: a start may be late by one fiftieth of it. The limiter gives up as much of the rate for this.
+/// Divisor of the period: a start may be late by one fiftieth of it. The limiter gives up as much of the rate
+/// for this.
 const TOLERATED: i64 = 50;
 
 /// Maximum time ahead for reservations. A task that finds no slot before that asks again later.
@@ -37,18 +39,20 @@ pub const MAX_RESERVATION_AHEAD: Duration = Duration::from_mins(15);
 
 /// Slots that were given out, and the distance between actual starts.
 ///
-/// Slots tell waiting tasks when to ask. The rate is kept by the distance between actual starts (the generic cell rate algorithm, ITU-T
-/// I.371). It therefore holds when tasks come late or not at all, and when processes disagree about it for a while. A late task starts as
-/// soon as there is room.
+/// Slots tell waiting tasks when to ask. The rate is kept by the distance between actual starts (the generic
+/// cell rate algorithm, ITU-T I.371). It therefore holds when tasks come late or not at all, and when
+/// processes disagree about it for a while. A late task starts as soon as there is room.
 ///
-/// A start may come a little early after one that was a little late. To make up for that, slots are further apart than the rate asks for. A
-/// burst uses slots of the past that no task held.
+/// A start may come a little early after one that was a little late. To make up for that, slots are further
+/// apart than the rate asks for. A burst uses slots of the past that no task held.
 ///
 /// Guarantees:
 /// - The rate holds, whatever happens to slots.
-/// - A task starts no later than its slot, unless other tasks start late, or start because a reservation at another limiter is due.
-/// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be newer than one that waits for a
-///   later slot: waiting tasks do not learn of free slots. A waiting task that asks before its slot gets the earliest free one.
+/// - A task starts no later than its slot, unless other tasks start late, or start because a reservation at
+///   another limiter is due.
+/// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be
+///   newer than one that waits for a later slot: waiting tasks do not learn of free slots. A waiting task
+///   that asks before its slot gets the earliest free one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GcraState {
     /// First slot that was never given out, in microseconds since the Unix epoch.
@@ -95,12 +99,13 @@ impl RateLimit {
     }
 }
 
-/// Number of starts that may be ahead of a late task before it loses its reservation. With more, all late tasks would come at the same
-/// moment.
+/// Number of starts that may be ahead of a late task before it loses its reservation. With more, all late
+/// tasks would come at the same moment.
 const KEPT: i64 = 10;
 
 impl GcraState {
-    /// Reserves the earliest free slot. Returns `None` if that slot is more than [`MAX_RESERVATION_AHEAD`] ahead.
+    /// Reserves the earliest free slot. Returns `None` if that slot is more than [`MAX_RESERVATION_AHEAD`]
+    /// ahead.
     pub(crate) fn reserve(&mut self, rate_limit: RateLimit, now: Timestamp) -> Option<Reservation> {
         let (now, interval) = (micros(now), rate_limit.interval());
         self.adopt(rate_limit, now);
@@ -116,8 +121,14 @@ impl GcraState {
         Some(Reservation { slot, interval })
     }
 
-    /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds afterwards.
-    pub(crate) fn advance(&mut self, rate_limit: RateLimit, reservation: Reservation, now: Timestamp) -> Reservation {
+    /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds
+    /// afterwards.
+    pub(crate) fn advance(
+        &mut self,
+        rate_limit: RateLimit,
+        reservation: Reservation,
+        now: Timestamp,
+    ) -> Reservation {
         self.adopt(rate_limit, micros(now));
         let is_earlier = reservation.at() > now && self.earliest(rate_limit, micros(now)) < reservation.slot;
         match is_earlier.then(|| self.reserve(rate_limit, now)).flatten() {
@@ -129,11 +140,14 @@ impl GcraState {
         }
     }
 
-    /// Returns the earliest free slot, in microseconds since the Unix epoch. Forgets free slots whose time has passed.
+    /// Returns the earliest free slot, in microseconds since the Unix epoch. Forgets free slots whose time
+    /// has passed.
     fn earliest(&mut self, rate_limit: RateLimit, now: i64) -> i64 {
         let oldest = now.saturating_sub(rate_limit.reach());
         self.free.forget_beyond(self.position(oldest));
-        self.free.earliest().map_or(self.next.max(oldest), |position| self.next - i64::from(position).saturating_mul(self.interval))
+        self.free.earliest().map_or(self.next.max(oldest), |position| {
+            self.next - i64::from(position).saturating_mul(self.interval)
+        })
     }
 
     /// Returns the number of slots from `moment` on that are before [`GcraState::next`].
@@ -142,20 +156,22 @@ impl GcraState {
         u32::try_from(slots.max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Forgets all reservations: tasks that ask from now on get slots from now on. The distance between starts stays.
+    /// Forgets all reservations: tasks that ask from now on get slots from now on. The distance between
+    /// starts stays.
     pub(crate) fn restart(&mut self, now: Timestamp) {
         self.next = self.next.min(micros(now));
         self.free = FreeSlots::default();
     }
 
-    /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has moved them beyond the horizon.
+    /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has
+    /// moved them beyond the horizon.
     fn adopt(&mut self, rate_limit: RateLimit, now: i64) {
         let (horizon, interval) = (horizon(now), rate_limit.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
             self.free = FreeSlots::default();
-            // The old rate must not delay a start for longer than the new one does. The delay is capped and not cleared, so that processes
-            // that disagree about the rate start nothing sooner.
+            // The old rate must not delay a start for longer than the new one does. The delay is capped and
+            // not cleared, so that processes that disagree about the rate start nothing sooner.
             self.due = self.due.min(now.saturating_add(interval).saturating_add(rate_limit.grace()));
         }
         if self.due > horizon.saturating_add(interval).saturating_add(rate_limit.grace()) {
@@ -169,9 +185,13 @@ impl GcraState {
         let (mut this, now, interval) = (self.clone(), micros(now), rate_limit.interval());
         this.adopt(rate_limit, now);
         let oldest = now.saturating_sub(rate_limit.reach());
-        let given_back = this.free.count(this.position(now.saturating_add(1)).saturating_add(1), this.position(oldest));
-        let slots = (now.saturating_sub(this.next.max(oldest)).div_euclid(interval) + 1).max(0).saturating_add(i64::from(given_back));
-        let starts = rate_limit.grace().saturating_sub(this.due.saturating_sub(now).max(0)).div_euclid(interval) + 1;
+        let given_back =
+            this.free.count(this.position(now.saturating_add(1)).saturating_add(1), this.position(oldest));
+        let slots = (now.saturating_sub(this.next.max(oldest)).div_euclid(interval) + 1)
+            .max(0)
+            .saturating_add(i64::from(given_back));
+        let starts =
+            rate_limit.grace().saturating_sub(this.due.saturating_sub(now).max(0)).div_euclid(interval) + 1;
         u32::try_from(slots.min(starts).max(0)).unwrap_or(u32::MAX)
     }
 
@@ -183,24 +203,36 @@ impl GcraState {
         slots.saturating_sub(this.free.count(1, slots))
     }
 
-    /// Returns when a task with this reservation may start: at its slot, or later if too many tasks started recently.
+    /// Returns when a task with this reservation may start: at its slot, or later if too many tasks started
+    /// recently.
     pub(crate) fn free_at(&self, rate_limit: RateLimit, reservation: Reservation) -> Timestamp {
-        Reservation { slot: self.due.saturating_sub(rate_limit.grace()).max(reservation.slot), ..reservation }.at()
+        Reservation { slot: self.due.saturating_sub(rate_limit.grace()).max(reservation.slot), ..reservation }
+            .at()
     }
 
-    /// Returns when a task without a reservation here may start, if no other task starts in between. Returns `None` if that is too far
-    /// ahead.
-    pub(crate) fn next_free(&mut self, rate_limit: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
+    /// Returns when a task without a reservation here may start, if no other task starts in between. Returns
+    /// `None` if that is too far ahead.
+    pub(crate) fn next_free(
+        &mut self,
+        rate_limit: RateLimit,
+        now: Timestamp,
+    ) -> Option<(Reservation, Timestamp)> {
         self.adopt(rate_limit, micros(now));
         let reservation = Reservation { slot: micros(now), interval: rate_limit.interval() };
         Some((reservation, self.due_time(rate_limit, reservation, now)?))
     }
 
-    /// Returns when a task may start that asks with this reservation. Returns `None` if so many others started that a new reservation is
-    /// better.
-    pub(crate) fn due_time(&self, rate_limit: RateLimit, reservation: Reservation, now: Timestamp) -> Option<Timestamp> {
+    /// Returns when a task may start that asks with this reservation. Returns `None` if so many others
+    /// started that a new reservation is better.
+    pub(crate) fn due_time(
+        &self,
+        rate_limit: RateLimit,
+        reservation: Reservation,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let free = self.free_at(rate_limit, reservation);
-        let is_far = micros(free) - micros(now) > rate_limit.interval().saturating_mul(KEPT) && free > reservation.at();
+        let is_far = micros(free) - micros(now) > rate_limit.interval().saturating_mul(KEPT)
+            && free > reservation.at();
         (!is_far).then_some(free)
     }
 
@@ -218,8 +250,12 @@ impl GcraState {
     pub(crate) fn release(&mut self, reservation: Reservation) {
         // A reservation from before a restart is on none of these slots.
         let distance = self.next.saturating_sub(reservation.slot);
-        let is_known = self.interval == reservation.interval && distance.checked_rem_euclid(self.interval) == Some(0);
-        if let Some(position) = u32::try_from(distance.checked_div(self.interval).unwrap_or(0)).ok().filter(|of| is_known && *of > 0) {
+        let is_known =
+            self.interval == reservation.interval && distance.checked_rem_euclid(self.interval) == Some(0);
+        if let Some(position) = u32::try_from(distance.checked_div(self.interval).unwrap_or(0))
+            .ok()
+            .filter(|of| is_known && *of > 0)
+        {
             self.next -= i64::from(self.free.insert(position)).saturating_mul(self.interval);
         }
     }
@@ -273,7 +309,11 @@ mod tests {
             times.start(rate_limit, at(0));
         }
         assert_eq!(startable, [true, true, true, false, false]);
-        assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "reservations are a fiftieth further apart than the rate");
+        assert_eq!(
+            (booked[3].at(), booked[4].at()),
+            (at(102), at(204)),
+            "reservations are a fiftieth further apart than the rate"
+        );
     }
 
     #[test]
@@ -282,7 +322,11 @@ mod tests {
         let booked: Vec<Reservation> = (0..20).map(|_| times.reserve(rate_limit, at(0)).unwrap()).collect();
         assert_eq!(times.due_time(rate_limit, booked[1], at(5_000)), Some(at(102)), "no other task started");
         times.start(rate_limit, at(5_000));
-        assert_eq!(times.due_time(rate_limit, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
+        assert_eq!(
+            times.due_time(rate_limit, booked[2], at(5_000)),
+            Some(at(5_082)),
+            "an interval later, minus the allowed earliness"
+        );
         (0..12).for_each(|_| times.start(rate_limit, at(5_000)));
         assert_eq!(times.due_time(rate_limit, booked[3], at(5_000)), None, "a new reservation is better");
         times.forget_start(booked[3]);
@@ -332,7 +376,9 @@ mod tests {
     #[test]
     fn free_and_reserved_starts_are_counted() {
         let (mut times, rate_limit, slower) = (GcraState::default(), rate_limit(10, 3), rate_limit(5, 1));
-        let told = |times: &GcraState, millis| (times.free(rate_limit, at(millis)), times.reserved(rate_limit, at(0), at(millis)));
+        let told = |times: &GcraState, millis| {
+            (times.free(rate_limit, at(millis)), times.reserved(rate_limit, at(0), at(millis)))
+        };
         assert_eq!(told(&times, 0), (3, 0));
         for _ in 0..5 {
             times.reserve(rate_limit, at(0)).unwrap();
@@ -360,8 +406,16 @@ mod tests {
             times.release(booked[place]);
         }
         assert_eq!(times.reserved(rate_limit, at(0), at(0)), 2);
-        assert_eq!(times.advance(rate_limit, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
-        assert_eq!(times.advance(rate_limit, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
+        assert_eq!(
+            times.advance(rate_limit, booked[5], at(100)),
+            booked[1],
+            "a task that asks early gets an earlier slot"
+        );
+        assert_eq!(
+            times.advance(rate_limit, booked[3], at(2_000)),
+            booked[2],
+            "the task gives its own slot back"
+        );
         assert_eq!(times.advance(rate_limit, booked[2], at(2_050)), booked[2], "a due slot is kept");
         let later: Vec<Reservation> = (0..3).map(|_| times.reserve(rate_limit, at(2_050)).unwrap()).collect();
         assert_eq!(later, [3, 4, 5].map(|place: usize| booked[place]));
@@ -419,8 +473,8 @@ mod tests {
             }
         }
 
-        /// No two tasks hold one slot, whichever reservations are given back or moved to an earlier slot. A free slot is used before a
-        /// later one.
+        /// No two tasks hold one slot, whichever reservations are given back or moved to an earlier slot. A
+        /// free slot is used before a later one.
         #[test]
         fn no_slot_is_given_out_twice(rate in 1_u32..200, burst in 1_u32..4, steps in proptest::collection::vec((0_u8..5, 0_usize..40, 0_i64..200), 0..150)) {
             let (mut times, rate_limit) = (GcraState::default(), rate_limit(rate, burst));

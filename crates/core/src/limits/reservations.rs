@@ -3,7 +3,8 @@
 use crate::limits::rate::Reservation;
 use crate::limits::scope::LimitScope;
 
-/// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or waits for something else.
+/// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or
+/// waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     /// Reservation at a rate limit.

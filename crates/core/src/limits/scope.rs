@@ -19,7 +19,8 @@ pub struct LimiterKey {
 pub enum LimitScope {
     /// The endpoint that they call.
     Endpoint(Name),
-    /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one request.
+    /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one
+    /// request.
     Batch(Name, u64),
     /// The limit key that they name.
     Key(Name),
@@ -45,7 +46,9 @@ impl FromStr for LimitScope {
         }
         let (sort, name) = text.split_once('/').ok_or(InvalidLimitScope)?;
         let (name, likeness) = match (sort, name.split_once('/')) {
-            ("batch", Some((name, likeness))) => (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidLimitScope)?),
+            ("batch", Some((name, likeness))) => {
+                (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidLimitScope)?)
+            }
             _ => (name, 0),
         };
         let name = Name::new(name).map_err(|_| InvalidLimitScope)?;
@@ -87,10 +90,15 @@ impl LimitScope {
         }
     }
 
-    /// Returns the name of the endpoint, limit key, kind or queue. Returns `None` for the limiter of a whole tenant.
+    /// Returns the name of the endpoint, limit key, kind or queue. Returns `None` for the limiter of a whole
+    /// tenant.
     pub fn name(&self) -> Option<&Name> {
         match self {
-            Self::Endpoint(name) | Self::Batch(name, _) | Self::Key(name) | Self::Kind(name) | Self::Queue(name) => Some(name),
+            Self::Endpoint(name)
+            | Self::Batch(name, _)
+            | Self::Key(name)
+            | Self::Kind(name)
+            | Self::Queue(name) => Some(name),
             Self::Tenant => None,
         }
     }

@@ -13,8 +13,8 @@ pub struct LimiterStatus {
     /// Number of tasks without a reservation that could start now under the rate. `null` if there is no rate.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub tokens: Option<u32>,
-    /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if there is no rate. A task that
-    /// ends, or waits for something else, holds none.
+    /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if
+    /// there is no rate. A task that ends, or waits for something else, holds none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub reserved_starts: Option<u32>,
     /// Number of tasks that run. `null` if there is no concurrency limit.
@@ -32,14 +32,14 @@ pub struct LimiterStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerStatus {
-    /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the endpoint, and the other tasks wait for
-    /// its outcome.
+    /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the
+    /// endpoint, and the other tasks wait for its outcome.
     pub state: BreakerState,
     /// Time since which it is closed, or since which it has not been closed. `null` if it has never opened.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub since: Option<Timestamp>,
-    /// Time at which a probe may start. If `half_open`: time at which another one may start, unless the current one reports before. `null`
-    /// if `closed`.
+    /// Time at which a probe may start. If `half_open`: time at which another one may start, unless the
+    /// current one reports before. `null` if `closed`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub next_probe: Option<Timestamp>,
     /// Latest changes of the state, at most five, the oldest first.
@@ -52,7 +52,9 @@ impl LimiterState {
         let paused_until = self.paused_until.filter(|until| now < *until);
         let from = paused_until.unwrap_or(now);
         LimiterStatus {
-            tokens: limits.rate.map(|rate_limit| if paused_until.is_some() { 0 } else { self.gcra.free(rate_limit, now) }),
+            tokens: limits
+                .rate
+                .map(|rate_limit| if paused_until.is_some() { 0 } else { self.gcra.free(rate_limit, now) }),
             reserved_starts: limits.rate.map(|rate_limit| self.gcra.reserved(rate_limit, from, now)),
             running: limits.concurrency.map(|_| self.running(now)),
             paused_until,
@@ -86,7 +88,13 @@ mod tests {
     const ME: HolderId = HolderId(1);
 
     fn request() -> AcquireRequest {
-        AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }
+        AcquireRequest {
+            holder: ME,
+            reservation: None,
+            has_due_reservation_elsewhere: false,
+            holds: 0,
+            jitter: JitterSample::from_bits(0),
+        }
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -123,7 +131,8 @@ mod tests {
     fn status_without_limits_has_no_counts() {
         assert_eq!(LimiterState::default().state(&Limits::default(), at(0)), LimiterStatus::default());
         let state = LimiterState::default().state(&limits(), at(0));
-        let closed = BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
+        let closed =
+            BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
         let free = LimiterStatus {
             tokens: Some(2),
             reserved_starts: Some(0),
@@ -139,7 +148,9 @@ mod tests {
         let mut limiter = LimiterState::default();
         go(&mut limiter, at(0));
         go(&mut limiter, at(0));
-        (0..3).for_each(|_| assert!(matches!(limiter.acquire(&limits(), &request(), at(0)), AcquireResult::Denied(_))));
+        (0..3).for_each(|_| {
+            assert!(matches!(limiter.acquire(&limits(), &request(), at(0)), AcquireResult::Denied(_)));
+        });
         let state = limiter.state(&limits(), at(0));
         assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
         assert_eq!(limiter.state(&limits(), at(2)).reserved_starts, Some(2));
@@ -149,11 +160,15 @@ mod tests {
     fn status_during_a_pause_has_no_free_starts() {
         let mut limiter = LimiterState::default();
         let permit = go(&mut limiter, at(0));
-        let asked = CallReport { health: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
+        let asked =
+            CallReport { health: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
         limiter.complete(&limits(), permit, ME, &asked, at(0));
         assert!(matches!(limiter.acquire(&limits(), &request(), at(1)), AcquireResult::Denied(_)));
         let state = limiter.state(&limits(), at(1));
-        assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
+        assert_eq!(
+            (state.tokens, state.reserved_starts, state.paused_until),
+            (Some(0), Some(1), Some(at(60)))
+        );
         assert_eq!(limiter.state(&limits(), at(60)).paused_until, None);
     }
 
@@ -165,16 +180,27 @@ mod tests {
         leave(&mut limiter, permit, CallHealth::Bad, at(1));
         let change = |to, seconds| BreakerChange { to, at: at(seconds) };
         let opened = change(BreakerState::Open, 1);
-        let open = BreakerStatus { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
+        let open = BreakerStatus {
+            state: BreakerState::Open,
+            since: Some(at(1)),
+            next_probe: Some(at(31)),
+            changes: vec![opened],
+        };
         assert_eq!(breaker(&limiter, at(2)), open);
         let before = limiter.clone();
         let probe = go(&mut limiter, at(40));
         let half_open = breaker(&limiter, at(40));
-        assert_eq!((half_open.state, half_open.since, half_open.next_probe), (BreakerState::HalfOpen, Some(at(1)), Some(at(100))));
+        assert_eq!(
+            (half_open.state, half_open.since, half_open.next_probe),
+            (BreakerState::HalfOpen, Some(at(1)), Some(at(100)))
+        );
         assert_eq!(limiter.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
         leave(&mut limiter, probe, CallHealth::Good, at(41));
         let closed = breaker(&limiter, at(50));
-        assert_eq!((closed.state, closed.since, closed.next_probe), (BreakerState::Closed, Some(at(41)), None));
+        assert_eq!(
+            (closed.state, closed.since, closed.next_probe),
+            (BreakerState::Closed, Some(at(41)), None)
+        );
         assert_eq!(closed.changes.len(), 3);
         assert_eq!(LimiterState::from_text(&limiter.to_text()).unwrap(), limiter);
     }
@@ -190,7 +216,11 @@ mod tests {
         }
         let standing = breaker(&limiter, at(450));
         let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
-        assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "a failed probe adds no change");
+        assert_eq!(
+            (standing.since, standing.changes),
+            (Some(at(0)), vec![opened]),
+            "a failed probe adds no change"
+        );
         for round in 5..9 {
             let probe = go(&mut limiter, at(round * 100));
             leave(&mut limiter, probe, CallHealth::Good, at(round * 100 + 1));
@@ -213,7 +243,8 @@ mod tests {
         limiter.cancel(probe, ME, at(50));
         assert_eq!(breaker(&limiter, at(50)).changes, changes);
         assert_eq!(limiter.changes_since(&half_open).count(), 0);
-        // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
+        // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and
+        // gives the probe back.
         let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
         limiter.recount(HolderId(2), 1, at(51));
         assert!(matches!(limiter.acquire(&narrow, &request(), at(51)), AcquireResult::Denied(_)));
@@ -224,6 +255,9 @@ mod tests {
     fn state_of_an_earlier_version_is_read() {
         let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
         let standing = breaker(&LimiterState::from_text(text).unwrap(), at(0));
-        assert_eq!((standing.state, standing.since, standing.changes.len()), (BreakerState::Open, Some(at(0)), 0));
+        assert_eq!(
+            (standing.state, standing.since, standing.changes.len()),
+            (BreakerState::Open, Some(at(0)), 0)
+        );
     }
 }

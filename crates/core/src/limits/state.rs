@@ -31,7 +31,8 @@ pub enum LimiterChange {
     },
     /// Forgets all reservations. The distance between starts stays.
     ResetReservations,
-    /// Forgets all reservations, and ends the pause that the receiver asked for. An open circuit breaker lets one probe start at once.
+    /// Forgets all reservations, and ends the pause that the receiver asked for. An open circuit breaker lets
+    /// one probe start at once.
     ClearPause,
 }
 
@@ -59,8 +60,8 @@ pub struct AcquireRequest {
     pub holder: HolderId,
     /// Reservation that the task holds at this limiter.
     pub reservation: Option<Reservation>,
-    /// True if the task holds a due reservation at another limiter. It then takes the next free moment here instead of queueing for a
-    /// reservation.
+    /// True if the task holds a due reservation at another limiter. It then takes the next free moment here
+    /// instead of queueing for a reservation.
     pub has_due_reservation_elsewhere: bool,
     /// Number of times in a row that the task was held.
     pub holds: u32,
@@ -77,7 +78,8 @@ pub enum AcquireResult {
     Denied(Denied),
 }
 
-/// Permit for one start. The worker gives it back unused ([`LimiterState::cancel`]) or reports the outcome of the start ([`LimiterState::complete`]).
+/// Permit for one start. The worker gives it back unused ([`LimiterState::cancel`]) or reports the outcome of
+/// the start ([`LimiterState::complete`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
     /// Reservation that the start used.
@@ -116,7 +118,8 @@ pub struct CallReport {
 const MAX_INSISTENCE: Duration = Duration::from_secs(10);
 
 impl Permit {
-    /// Returns true if the permit holds a concurrency slot. The slot is lost if its process reports nothing for longer than a lease.
+    /// Returns true if the permit holds a concurrency slot. The slot is lost if its process reports nothing
+    /// for longer than a lease.
     pub fn has_slot(&self) -> bool {
         self.has_slot
     }
@@ -168,7 +171,9 @@ impl LimiterState {
         }
         let is_probe = decision == BreakerDecision::Probe;
         match self.start(limits, request, now) {
-            Ok((reservation, has_slot)) => AcquireResult::Granted(Permit { reservation, is_probe, has_slot, keeps_reservation: false }),
+            Ok((reservation, has_slot)) => {
+                AcquireResult::Granted(Permit { reservation, is_probe, has_slot, keeps_reservation: false })
+            }
             Err(wait) => {
                 if is_probe {
                     self.breaker.cancel_probe(now);
@@ -179,14 +184,24 @@ impl LimiterState {
     }
 
     /// Takes a reservation at the rate limit and a concurrency slot.
-    fn start(&mut self, limits: &Limits, request: &AcquireRequest, now: Timestamp) -> Result<(Option<Reservation>, bool), Denied> {
+    fn start(
+        &mut self,
+        limits: &Limits,
+        request: &AcquireRequest,
+        now: Timestamp,
+    ) -> Result<(Option<Reservation>, bool), Denied> {
         let reservation = limits.rate.map(|rate_limit| self.reserve(rate_limit, request, now)).transpose()?;
         if let Some(most) = limits.concurrency
             && !self.slots.take(most, request.holder, now)
         {
             // The task keeps its reservation while it waits for a slot.
-            let until = self.slots.next_retry_time(most, now).unwrap_or_else(|| request.beyond_horizon_retry(now));
-            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + request.min_slot_backoff()), reservation });
+            let until =
+                self.slots.next_retry_time(most, now).unwrap_or_else(|| request.beyond_horizon_retry(now));
+            return Err(Denied {
+                reason: HeldReason::ConcurrencyLimited,
+                until: until.max(now + request.min_slot_backoff()),
+                reservation,
+            });
         }
         if let Some(rate_limit) = limits.rate {
             self.gcra.start(rate_limit, now);
@@ -195,17 +210,24 @@ impl LimiterState {
     }
 
     /// Returns a reservation that can be used now.
-    fn reserve(&mut self, rate_limit: RateLimit, request: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
+    fn reserve(
+        &mut self,
+        rate_limit: RateLimit,
+        request: &AcquireRequest,
+        now: Timestamp,
+    ) -> Result<Reservation, Denied> {
         let own = request
             .reservation
             .filter(|reservation| rate_limit.is_valid(*reservation))
             .map(|reservation| self.gcra.advance(rate_limit, reservation, now));
-        let promised = own.and_then(|reservation| Some((reservation, self.gcra.due_time(rate_limit, reservation, now)?)));
+        let promised = own
+            .and_then(|reservation| Some((reservation, self.gcra.due_time(rate_limit, reservation, now)?)));
         // The reservation is too far behind: the task gets a new one, or none.
         if let Some(reservation) = own.filter(|_| promised.is_none()) {
             self.gcra.release(reservation);
         }
-        let called = || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
+        let called =
+            || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
         if let Some((reservation, free)) = promised.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
             let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
@@ -217,16 +239,28 @@ impl LimiterState {
         });
         match found {
             Some((reservation, free)) if free <= now => Ok(reservation),
-            Some((reservation, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, reservation: Some(reservation) }),
-            None => Err(Denied { reason: HeldReason::RateLimited, until: request.beyond_horizon_retry(now), reservation: None }),
+            Some((reservation, free)) => {
+                Err(Denied { reason: HeldReason::RateLimited, until: free, reservation: Some(reservation) })
+            }
+            None => Err(Denied {
+                reason: HeldReason::RateLimited,
+                until: request.beyond_horizon_retry(now),
+                reservation: None,
+            }),
         }
     }
 
-    /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the pause. Without one, jitter spreads
-    /// the tasks.
-    fn after_pause(&mut self, limits: &Limits, request: &AcquireRequest, until: Timestamp, now: Timestamp) -> AcquireResult {
-        let reservation =
-            limits.rate.and_then(|rate_limit| match request.reservation.filter(|reservation| rate_limit.is_valid(*reservation)) {
+    /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the
+    /// pause. Without one, jitter spreads the tasks.
+    fn after_pause(
+        &mut self,
+        limits: &Limits,
+        request: &AcquireRequest,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> AcquireResult {
+        let reservation = limits.rate.and_then(|rate_limit| {
+            match request.reservation.filter(|reservation| rate_limit.is_valid(*reservation)) {
                 Some(reservation) if reservation.at() >= until => Some(reservation),
                 before => {
                     if let Some(reservation) = before {
@@ -234,12 +268,17 @@ impl LimiterState {
                     }
                     self.gcra.reserve(rate_limit, now)
                 }
-            });
+            }
+        });
         let until = match reservation {
             Some(reservation) => reservation.at().max(until),
             None => until + request.jitter.of(request.hold_backoff()),
         };
-        AcquireResult::Denied(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), reservation })
+        AcquireResult::Denied(Denied {
+            reason: HeldReason::RetryAfter,
+            until: until.min(now + MAX_RESERVATION_AHEAD),
+            reservation,
+        })
     }
 
     /// Takes back an unused permit.
@@ -260,7 +299,14 @@ impl LimiterState {
     }
 
     /// Records the outcome of a start, and frees its concurrency slot.
-    pub fn complete(&mut self, limits: &Limits, permit: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
+    pub fn complete(
+        &mut self,
+        limits: &Limits,
+        permit: Permit,
+        holder: HolderId,
+        report: &CallReport,
+        now: Timestamp,
+    ) {
         if permit.has_slot {
             self.slots.release(holder, report.took);
         }
@@ -276,8 +322,8 @@ impl LimiterState {
         }
     }
 
-    /// Ends the pause that the receiver asked for, because a client allows calls again, and forgets all reservations. An open circuit
-    /// breaker lets one probe start at once.
+    /// Ends the pause that the receiver asked for, because a client allows calls again, and forgets all
+    /// reservations. An open circuit breaker lets one probe start at once.
     pub fn clear_pause(&mut self, now: Timestamp) {
         self.paused_until = None;
         self.gcra.restart(now);
@@ -296,7 +342,12 @@ impl LimiterState {
     }
 
     /// Adds a task to the batch. Returns what the task does next.
-    pub fn join_batch(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+    pub fn join_batch(
+        &mut self,
+        batch_limits: BatchLimits,
+        member: &BatchMember,
+        now: Timestamp,
+    ) -> BatchDecision {
         self.batch.join(batch_limits, member, now)
     }
 
@@ -305,14 +356,14 @@ impl LimiterState {
         self.batch.defer(until);
     }
 
-    /// Removes and returns all members of the batch if `id` is among them. Otherwise another leader took that task along, and the list is
-    /// empty.
+    /// Removes and returns all members of the batch if `id` is among them. Otherwise another leader took that
+    /// task along, and the list is empty.
     pub fn take_batch(&mut self, id: TaskId) -> Vec<TaskId> {
         self.batch.take(id)
     }
 
-    /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response. A process that reports nothing
-    /// for longer than a lease loses its slots.
+    /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response.
+    /// A process that reports nothing for longer than a lease loses its slots.
     pub fn recount(&mut self, holder: HolderId, count: u32, now: Timestamp) {
         self.slots.recount(holder, count, now);
     }
@@ -339,14 +390,17 @@ impl AcquireRequest {
         doubled(self.holds)
     }
 
-    /// Returns the minimum wait of a task that found no concurrency slot. It doubles with each hold, from 1 millisecond up to 10 seconds.
+    /// Returns the minimum wait of a task that found no concurrency slot. It doubles with each hold, from 1
+    /// millisecond up to 10 seconds.
     ///
-    /// Short runs in the past do not shorten it: the tasks that run now may take much longer, and each request costs three writes.
+    /// Short runs in the past do not shorten it: the tasks that run now may take much longer, and each
+    /// request costs three writes.
     fn min_slot_backoff(&self) -> Duration {
         Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.holds.min(20))).min(MAX_INSISTENCE)
     }
 
-    /// Returns when a task asks again that found no slot within [`MAX_RESERVATION_AHEAD`]: a random moment in the second half of the horizon.
+    /// Returns when a task asks again that found no slot within [`MAX_RESERVATION_AHEAD`]: a random moment in
+    /// the second half of the horizon.
     fn beyond_horizon_retry(&self, now: Timestamp) -> Timestamp {
         now + MAX_RESERVATION_AHEAD / 2 + self.jitter.of(MAX_RESERVATION_AHEAD / 2)
     }

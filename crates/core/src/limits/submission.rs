@@ -20,8 +20,8 @@ pub struct LimitsSubmission {
     /// Length of the period in seconds. Default 1. From 0.1 to 86,400. Requires `rate`.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.1, maximum = 86_400))]
     pub period: Option<f64>,
-    /// Maximum number of starts at once after a pause. Default 1. From 1 to 100,000. The period that begins with a burst can have `burst -
-    /// 1` more starts. Requires `rate`.
+    /// Maximum number of starts at once after a pause. Default 1. From 1 to 100,000. The period that begins
+    /// with a burst can have `burst - 1` more starts. Requires `rate`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub burst: Option<f64>,
     /// Maximum number of tasks that run at the same time. From 1 to 100,000.
@@ -29,7 +29,8 @@ pub struct LimitsSubmission {
     pub concurrency: Option<f64>,
 }
 
-/// Circuit breaker of an endpoint: it holds tasks when too many attempts fail. Omitted fields have their defaults.
+/// Circuit breaker of an endpoint: it holds tasks when too many attempts fail. Omitted fields have their
+/// defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -45,7 +46,8 @@ pub struct BreakerSubmission {
     /// Minimum number of attempts in `window` before it opens. Default 10. From 1 to 100,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub minimum_calls: Option<f64>,
-    /// Time for which it stays open before one attempt probes the endpoint, in seconds. Default 30. From 1 to 900.
+    /// Time for which it stays open before one attempt probes the endpoint, in seconds. Default 30. From 1 to
+    /// 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 900))]
     pub open_duration: Option<f64>,
 }
@@ -107,27 +109,35 @@ impl LimitsSubmission {
         if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
             wrong.add(&format!("{pointer}/rate"), "`period` and `burst` require a `rate`");
         }
-        let period =
-            self.period.map_or(Some(Duration::from_secs(1)), |period| wrong.take(&format!("{pointer}/period"), PERIODS.seconds(period)));
-        let mut count = |field: &str, count: Option<f64>| wrong.take(&format!("{pointer}/{field}"), COUNTS.whole(count?));
+        let period = self.period.map_or(Some(Duration::from_secs(1)), |period| {
+            wrong.take(&format!("{pointer}/period"), PERIODS.seconds(period))
+        });
+        let mut count =
+            |field: &str, count: Option<f64>| wrong.take(&format!("{pointer}/{field}"), COUNTS.whole(count?));
         let (rate, burst) = (count("rate", self.rate), count("burst", self.burst));
         let concurrency = count("concurrency", self.concurrency);
-        let rate_limit = |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
+        let rate_limit =
+            |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
         Limits { rate: rate.and_then(rate_limit), concurrency, breaker: None }
     }
 }
 
 impl BreakerSubmission {
-    /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with their fields under `pointer`.
+    /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with their fields
+    /// under `pointer`.
     pub(crate) fn policy(&self, pointer: &str, wrong: &mut ValidationErrors) -> Option<BreakerPolicy> {
         let usual = BreakerPolicy::default();
         let share = self.failure_rate.unwrap_or(usual.failure_rate);
         if !(share > 0.0 && share <= 1.0) {
             wrong.add(&format!("{pointer}/failure_rate"), "expected a number above 0 and up to 1");
         }
-        let minimum = self.minimum_calls.and_then(|count| wrong.take(&format!("{pointer}/minimum_calls"), COUNTS.whole(count)));
+        let minimum = self
+            .minimum_calls
+            .and_then(|count| wrong.take(&format!("{pointer}/minimum_calls"), COUNTS.whole(count)));
         let mut time = |field: &str, seconds: Option<f64>, bounds: Bounds, usual| {
-            seconds.and_then(|seconds| wrong.take(&format!("{pointer}/{field}"), bounds.seconds(seconds))).unwrap_or(usual)
+            seconds
+                .and_then(|seconds| wrong.take(&format!("{pointer}/{field}"), bounds.seconds(seconds)))
+                .unwrap_or(usual)
         };
         let policy = BreakerPolicy {
             failure_rate: share,
@@ -176,8 +186,13 @@ mod tests {
 
     fn policy(json: &str) -> Result<Option<BreakerPolicy>, Vec<String>> {
         let mut wrong = ValidationErrors::default();
-        let policy = read::<BreakerSubmission>(json.as_bytes()).unwrap().policy("/circuit_breaker", &mut wrong);
-        if wrong.0.is_empty() { Ok(policy) } else { Err(wrong.0.into_iter().map(|invalid| invalid.pointer).collect()) }
+        let policy =
+            read::<BreakerSubmission>(json.as_bytes()).unwrap().policy("/circuit_breaker", &mut wrong);
+        if wrong.0.is_empty() {
+            Ok(policy)
+        } else {
+            Err(wrong.0.into_iter().map(|invalid| invalid.pointer).collect())
+        }
     }
 
     #[test]
@@ -221,7 +236,9 @@ mod tests {
     fn breaker_is_enabled_by_default() {
         assert_eq!(policy("{}"), Ok(Some(BreakerPolicy::default())));
         assert_eq!(policy(r#"{"enabled": false}"#), Ok(None));
-        let own = policy(r#"{"failure_rate": 0.2, "window": 7, "minimum_calls": 3, "open_duration": 900}"#).unwrap().unwrap();
+        let own = policy(r#"{"failure_rate": 0.2, "window": 7, "minimum_calls": 3, "open_duration": 900}"#)
+            .unwrap()
+            .unwrap();
         let minimum = NonZeroU32::new(3).unwrap();
         assert_eq!(
             own,

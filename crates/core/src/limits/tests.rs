@@ -9,7 +9,9 @@ use crate::limits::breaker::{BreakerPolicy, BreakerState, CallHealth};
 use crate::limits::concurrency::HolderId;
 use crate::limits::rate::{MAX_RESERVATION_AHEAD, RateLimit};
 use crate::limits::scope::{InvalidLimitScope, LimitScope};
-use crate::limits::state::{AcquireRequest, AcquireResult, CallReport, Denied, LimiterChange, LimiterState, Permit};
+use crate::limits::state::{
+    AcquireRequest, AcquireResult, CallReport, Denied, LimiterChange, LimiterState, Permit,
+};
 use crate::types::held_reason::HeldReason;
 use crate::types::jitter_sample::JitterSample;
 use crate::types::name::Name;
@@ -30,7 +32,13 @@ fn rate_limit(rate: u32) -> RateLimit {
 }
 
 fn request() -> AcquireRequest {
-    AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }
+    AcquireRequest {
+        holder: ME,
+        reservation: None,
+        has_due_reservation_elsewhere: false,
+        holds: 0,
+        jitter: JitterSample::from_bits(0),
+    }
 }
 
 fn report(health: CallHealth) -> CallReport {
@@ -64,7 +72,8 @@ fn names_are_read_back() {
     ] {
         assert_eq!(of.to_string().parse(), Ok(of));
     }
-    for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing", "batch/billing/x", "batch//0"] {
+    for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing", "batch/billing/x", "batch//0"]
+    {
         assert_eq!(text.parse::<LimitScope>(), Err(InvalidLimitScope), "{text}");
     }
 }
@@ -72,20 +81,27 @@ fn names_are_read_back() {
 #[test]
 fn patience_doubles_up_to_a_limit() {
     let wait = |times, bits| hold_backoff(times, JitterSample::from_bits(bits)).as_millis();
-    assert_eq!([0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)), [500, 1_000, 2_000, 256_000, 450_000, 450_000]);
+    assert_eq!(
+        [0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)),
+        [500, 1_000, 2_000, 256_000, 450_000, 450_000]
+    );
     assert_eq!((wait(0, u64::MAX), wait(30, u64::MAX)), (1_000, 900_000));
 }
 
 #[test]
 fn unlimited_task_starts_at_once() {
     let mut limiter = LimiterState::default();
-    assert_eq!(limiter.acquire(&Limits::default(), &request(), at(0)), AcquireResult::Granted(Permit::default()));
+    assert_eq!(
+        limiter.acquire(&Limits::default(), &request(), at(0)),
+        AcquireResult::Granted(Permit::default())
+    );
     assert_eq!(limiter, LimiterState::default());
 }
 
 #[test]
 fn reservation_is_kept_and_not_made_twice() {
-    let (mut limiter, limits) = (LimiterState::default(), Limits { rate: Some(rate_limit(10)), ..Limits::default() });
+    let (mut limiter, limits) =
+        (LimiterState::default(), Limits { rate: Some(rate_limit(10)), ..Limits::default() });
     go(limiter.acquire(&limits, &request(), at(0)));
     let promised = wait(limiter.acquire(&limits, &request(), at(0)));
     let next = wait(limiter.acquire(&limits, &request(), at(0)));
@@ -99,7 +115,8 @@ fn reservation_is_kept_and_not_made_twice() {
 #[test]
 fn task_without_a_slot_keeps_its_reservation() {
     let twice = RateLimit { burst: count(2), ..rate_limit(1) };
-    let (mut limiter, limits) = (LimiterState::default(), Limits { rate: Some(twice), concurrency: Some(count(1)), breaker: None });
+    let (mut limiter, limits) =
+        (LimiterState::default(), Limits { rate: Some(twice), concurrency: Some(count(1)), breaker: None });
     let running = go(limiter.acquire(&limits, &request(), at(0)));
     let held = wait(limiter.acquire(&limits, &request(), at(0)));
     assert_eq!(held.reason, HeldReason::ConcurrencyLimited);
@@ -111,22 +128,37 @@ fn task_without_a_slot_keeps_its_reservation() {
 
 #[test]
 fn task_without_a_slot_waits_longer_each_time() {
-    let (mut limiter, limits) = (LimiterState::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
+    let (mut limiter, limits) =
+        (LimiterState::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
     let quick = go(limiter.acquire(&limits, &request(), at(0)));
-    limiter.complete(&limits, quick, ME, &CallReport { took: Duration::from_millis(1), ..report(CallHealth::Good) }, at(1));
+    limiter.complete(
+        &limits,
+        quick,
+        ME,
+        &CallReport { took: Duration::from_millis(1), ..report(CallHealth::Good) },
+        at(1),
+    );
     go(limiter.acquire(&limits, &request(), at(1)));
     let waits = [0, 1, 5, 10, 15, 1_000].map(|times| {
         let now = at(100_000_000 + u64::from(times));
         limiter.recount(ME, 1, now);
-        wait(limiter.acquire(&limits, &AcquireRequest { holds: times, ..request() }, now)).until.since(now).as_millis()
+        wait(limiter.acquire(&limits, &AcquireRequest { holds: times, ..request() }, now))
+            .until
+            .since(now)
+            .as_millis()
     });
-    assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the delay doubles from the average of one millisecond");
+    assert_eq!(
+        waits,
+        [1, 2, 32, 1_024, 10_000, 10_000],
+        "the delay doubles from the average of one millisecond"
+    );
 }
 
 #[test]
 fn returned_pass_is_free_for_the_next_task() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-    let (mut limiter, limits) = (LimiterState::default(), Limits { rate: Some(rate_limit(1)), concurrency: Some(count(1)), breaker });
+    let (mut limiter, limits) =
+        (LimiterState::default(), Limits { rate: Some(rate_limit(1)), concurrency: Some(count(1)), breaker });
     let permit = go(limiter.acquire(&limits, &request(), at(0)));
     limiter.cancel(permit, ME, at(0));
     let permit = go(limiter.acquire(&limits, &request(), at(0)));
@@ -157,19 +189,26 @@ fn open_breaker_allows_a_probe_after_its_duration() {
 #[test]
 fn probe_without_a_slot_is_left_to_the_next_task() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-    let (mut limiter, limits) = (LimiterState::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
+    let (mut limiter, limits) =
+        (LimiterState::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
     let [failing, hanging] = [(); 2].map(|()| go(limiter.acquire(&limits, &request(), at(0))));
     limiter.complete(&limits, failing, ME, &report(CallHealth::Bad), at(0));
     let narrow = Limits { concurrency: Some(count(1)), ..limits };
     assert_eq!(wait(limiter.acquire(&narrow, &request(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
     limiter.complete(&narrow, hanging, ME, &report(CallHealth::Good), at(30_001));
-    assert!(go(limiter.acquire(&narrow, &request(), at(30_001))).is_probe, "the outcome of an attempt from before is ignored");
+    assert!(
+        go(limiter.acquire(&narrow, &request(), at(30_001))).is_probe,
+        "the outcome of an attempt from before is ignored"
+    );
 }
 
 #[test]
 fn no_task_starts_during_a_pause_of_the_receiver() {
-    for (rate_limit, expected) in [(Some(rate_limit(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])] {
-        let (mut limiter, limits) = (LimiterState::default(), Limits { rate: rate_limit, ..Limits::default() });
+    for (rate_limit, expected) in
+        [(Some(rate_limit(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])]
+    {
+        let (mut limiter, limits) =
+            (LimiterState::default(), Limits { rate: rate_limit, ..Limits::default() });
         let permit = go(limiter.acquire(&limits, &request(), at(0)));
         let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Bad) };
         limiter.complete(&limits, permit, ME, &asked, at(0));
@@ -227,12 +266,20 @@ fn task_held_for_another_reason_returns_its_reservation() {
     limiter.complete(&limits, permit, ME, &report(CallHealth::Bad), at(10));
     let promised = |limiter: &LimiterState, millis| limiter.state(&limits, at(millis)).reserved_starts;
     assert_eq!(promised(&limiter, 10), Some(1));
-    let open = wait(limiter.acquire(&limits, &AcquireRequest { reservation: held.reservation, ..request() }, at(20)));
+    let open = wait(limiter.acquire(
+        &limits,
+        &AcquireRequest { reservation: held.reservation, ..request() },
+        at(20),
+    ));
     assert_eq!((open.reason, promised(&limiter, 20)), (HeldReason::CircuitOpen, Some(0)));
     let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Unknown) };
     limiter.complete(&limits, Permit::default(), ME, &asked, at(30));
     let resting = wait(limiter.acquire(&limits, &request(), at(40)));
-    let again = wait(limiter.acquire(&limits, &AcquireRequest { reservation: resting.reservation, ..request() }, at(50)));
+    let again = wait(limiter.acquire(
+        &limits,
+        &AcquireRequest { reservation: resting.reservation, ..request() },
+        at(50),
+    ));
     assert_eq!(
         (resting.until, again.reservation, promised(&limiter, 50)),
         (at(60_000), resting.reservation, Some(1)),
@@ -254,7 +301,11 @@ fn task_with_a_reservation_elsewhere_does_not_queue() {
     assert_eq!((told.reservation, told.reason), (None, HeldReason::RateLimited));
     assert!(at(10) < told.until && told.until < at(102), "{told:?}");
     go(limiter.acquire(&limits, &called, told.until));
-    let next = wait(limiter.acquire(&limits, &AcquireRequest { reservation: line[0].reservation, ..request() }, at(102)));
+    let next = wait(limiter.acquire(
+        &limits,
+        &AcquireRequest { reservation: line[0].reservation, ..request() },
+        at(102),
+    ));
     assert!(next.reservation == line[0].reservation && next.until < at(250), "{next:?}");
 }
 

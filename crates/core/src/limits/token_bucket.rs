@@ -14,7 +14,8 @@ pub struct TokenRate {
     pub burst: NonZeroU32,
 }
 
-/// Fill level of a bucket, stored as the time at which it will be full. The default is a full bucket, so a bucket without a record is full.
+/// Fill level of a bucket, stored as the time at which it will be full. The default is a full bucket, so a
+/// bucket without a record is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
     /// Microseconds since the Unix epoch.
@@ -33,7 +34,8 @@ pub enum TakeResult {
 const MICROS: i64 = 1_000_000;
 
 impl TokenRate {
-    /// Returns the microseconds between two tokens, rounded up. At more than some thousand tokens per second, the rounding loses a few.
+    /// Returns the microseconds between two tokens, rounded up. At more than some thousand tokens per second,
+    /// the rounding loses a few.
     fn interval(self) -> i64 {
         let per_second = i64::from(self.per_second.get());
         ((MICROS + per_second - 1) / per_second).max(1)
@@ -49,7 +51,8 @@ impl TokenRate {
         let now = now.millis().saturating_mul(1_000);
         let interval = self.interval();
         let room = self.room();
-        // Without the clamp, a bucket left by a larger burst, or by a clock ahead of this one, would block for too long.
+        // Without the clamp, a bucket left by a larger burst, or by a clock ahead of this one, would block
+        // for too long.
         let full_at = bucket.full_at.clamp(now, now + room);
         let there = (room - (full_at - now)) / interval;
         let granted = there.min(i64::from(wanted.get()));
@@ -57,7 +60,10 @@ impl TokenRate {
             return (TakeResult::Granted(count), TokenBucket { full_at: full_at + interval * granted });
         }
         let short = interval - (room - (full_at - now));
-        (TakeResult::Wait(Duration::from_micros(u64::try_from(short).unwrap_or(1).max(1))), TokenBucket { full_at })
+        (
+            TakeResult::Wait(Duration::from_micros(u64::try_from(short).unwrap_or(1).max(1))),
+            TokenBucket { full_at },
+        )
     }
 
     /// Returns the number of tokens in the bucket.
@@ -93,7 +99,10 @@ mod tests {
         let (taken, bucket) = rate.take(bucket, count(1), now + Duration::from_millis(99));
         assert_eq!(taken, TakeResult::Wait(Duration::from_millis(1)));
         let (taken, bucket) = rate.take(bucket, count(1), now + Duration::from_millis(100));
-        assert_eq!((taken, rate.left(bucket, now + Duration::from_millis(100))), (TakeResult::Granted(count(1)), 0));
+        assert_eq!(
+            (taken, rate.left(bucket, now + Duration::from_millis(100))),
+            (TakeResult::Granted(count(1)), 0)
+        );
         assert_eq!(rate.left(bucket, now + Duration::from_secs(9)), 3, "the bucket never exceeds the burst");
     }
 

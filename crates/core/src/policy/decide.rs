@@ -26,8 +26,9 @@ pub struct Configuration<'a> {
 pub struct Decision {
     /// Hold that lasts until the configuration changes. `None`: the limiters decide.
     pub block: Option<Block>,
-    /// Limiters that must grant a permit, in the order in which the worker asks them. Those that hold tasks most often come first, so that
-    /// the others are not asked in vain. The endpoint's, if the task names one, is the first.
+    /// Limiters that must grant a permit, in the order in which the worker asks them. Those that hold tasks
+    /// most often come first, so that the others are not asked in vain. The endpoint's, if the task names
+    /// one, is the first.
     pub limiters: Vec<(LimitScope, Limits)>,
 }
 
@@ -45,7 +46,10 @@ pub fn decide(task: &Task, configuration: Configuration<'_>) -> Decision {
     Decision { block: block(task, configuration), limiters: limiters(task, configuration) }
 }
 
-fn block(task: &Task, Configuration { task_config, endpoint, has_handler, .. }: Configuration<'_>) -> Option<Block> {
+fn block(
+    task: &Task,
+    Configuration { task_config, endpoint, has_handler, .. }: Configuration<'_>,
+) -> Option<Block> {
     let status = endpoint.map(|endpoint| endpoint.status);
     let endpoint = || task.options.endpoint.clone().map(LimitScope::Endpoint);
     let paused = [
@@ -59,21 +63,43 @@ fn block(task: &Task, Configuration { task_config, endpoint, has_handler, .. }: 
     let reason = match (&task.options.endpoint, status) {
         (Some(_), None) => HeldReason::EndpointMissing,
         (Some(_), Some(EndpointStatus::Gone)) => HeldReason::EndpointGone,
-        _ if !has_handler => return Some(Block { reason: HeldReason::NoHandler, by: vec![LimitScope::Kind(task.kind.clone())] }),
+        _ if !has_handler => {
+            return Some(Block {
+                reason: HeldReason::NoHandler,
+                by: vec![LimitScope::Kind(task.kind.clone())],
+            });
+        }
         _ => return None,
     };
     Some(Block { reason, by: endpoint().into_iter().collect() })
 }
 
-fn limiters(task: &Task, Configuration { task_config, endpoint, limit_key, .. }: Configuration<'_>) -> Vec<(LimitScope, Limits)> {
-    let endpoint = task.options.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
-    let limit_key = task.options.limit_key.clone().zip(limit_key).map(|(key, config)| (LimitScope::Key(key), config.limits));
+fn limiters(
+    task: &Task,
+    Configuration { task_config, endpoint, limit_key, .. }: Configuration<'_>,
+) -> Vec<(LimitScope, Limits)> {
+    let endpoint = task
+        .options
+        .endpoint
+        .clone()
+        .zip(endpoint)
+        .map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
+    let limit_key = task
+        .options
+        .limit_key
+        .clone()
+        .zip(limit_key)
+        .map(|(key, config)| (LimitScope::Key(key), config.limits));
     let others = [
         (LimitScope::Kind(task.kind.clone()), task_config.kind.limits),
         (LimitScope::Queue(task.queue.clone()), task_config.queue.limits),
         (LimitScope::Tenant, task_config.tenant),
     ];
-    endpoint.into_iter().chain(limit_key).chain(others.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
+    endpoint
+        .into_iter()
+        .chain(limit_key)
+        .chain(others.into_iter().filter(|(_, limits)| !limits.is_none()))
+        .collect()
 }
 
 /// Returns the limiter to pause if the receiver asks for a pause: the limit key's, else the endpoint's.
@@ -82,8 +108,8 @@ pub fn pause_scope(task: &Task) -> Option<LimitScope> {
     limit_key.map(LimitScope::Key).or_else(|| endpoint.map(LimitScope::Endpoint))
 }
 
-/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default. `None` if the task
-/// has its own, or no endpoint.
+/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else
+/// the default. `None` if the task has its own, or no endpoint.
 pub fn inherited_retry(task: &Task, endpoint: Option<&Endpoint>, queue: &QueueConfig) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.options.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| queue.retry.clone()).unwrap_or_default())

@@ -1,5 +1,9 @@
-//! Reason why a task is not running: a code for programs and a sentence for people. Both follow from its last hold and from the current
-//! state.
+//! Reason why a task is not running: a code for programs and a sentence for people. Both follow from its last
+//! hold and from the current state.
+
+mod view;
+
+pub use view::{BlockedByView, ExplanationView};
 
 use serde::{Serialize, Serializer};
 
@@ -8,12 +12,9 @@ use crate::config::queue::QueueConfig;
 use crate::config::task_config::TaskConfig;
 use crate::limits::{BreakerState, LimitScope, LimiterState, LimiterStatus, Limits};
 use crate::policy::{Block, Configuration, decide, inherited_retry, pause_scope};
-use crate::task::view::{ErrorView, HeldView, StatusWord, TaskView};
 use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Task, Waiting};
 use crate::types::held_reason::HeldReason;
-use crate::types::id::TaskId;
 use crate::types::intervals::LEASE;
-use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
 /// Closed list of the reasons why a task is not running, or of the fact that it is.
@@ -61,8 +62,19 @@ impl ExplainCode {
     /// Returns all reasons, in the order of a task's life.
     pub fn all() -> impl Iterator<Item = Self> {
         let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
-        let waiting = [Self::Unblocked, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
-        [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(Outcome::ALL.map(Self::Ended))
+        let waiting = [
+            Self::Unblocked,
+            Self::Queued,
+            Self::NoWorker,
+            Self::DeadlinePassed,
+            Self::Running,
+            Self::LeaseExpired,
+        ];
+        [Self::Scheduled, Self::Backoff]
+            .into_iter()
+            .chain(held)
+            .chain(waiting)
+            .chain(Outcome::ALL.map(Self::Ended))
     }
 }
 
@@ -121,63 +133,6 @@ pub fn explain(task: &Task, around: &ExplainInput, now: Timestamp) -> Explanatio
     Explainer { task, around, now }.explanation()
 }
 
-/// Reason why a task is not running.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Explanation))]
-pub struct ExplanationView<'a> {
-    /// ID of the task.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
-    pub id: TaskId,
-    /// Status of the task.
-    #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
-    pub status: StatusWord,
-    /// Reason code for programs. The list is closed, and a code never changes its meaning.
-    #[cfg_attr(feature = "openapi", schema(value_type = ExplainCode))]
-    pub code: ExplainCode,
-    /// Reason in one sentence for people, with more details.
-    pub reason: String,
-    /// Time at which this changes by itself, or at which nobat checks again. For a running task: end of its lease, unless the worker renews
-    /// it. `null` if unknown, or if the task has ended.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
-    pub until: Option<Timestamp>,
-    /// Object that holds the task. `null` if there is none with a name.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub blocked_by: Option<BlockedByView>,
-    /// Number of attempts so far that count against the retry policy, including one that is running.
-    pub attempt: u32,
-    /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the endpoint's current one, or
-    /// else its queue's.
-    pub max_attempts: u32,
-    /// Reason and end of the last hold. `code` may differ by now.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub held: Option<HeldView>,
-    /// Error of the last attempt, or reason why there will be no other attempt.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub error: Option<ErrorView<'a>>,
-}
-
-/// Object that holds a task.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
-pub struct BlockedByView {
-    /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue` or `tenant`.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub r#type: &'static str,
-    /// Name of the object.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub name: Name,
-}
-
-impl<'a> ExplanationView<'a> {
-    /// Returns the explanation as the API shows it.
-    pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
-        let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
-        let Explanation { code, reason, until, by, max_attempts } = explanation;
-        let blocked_by = by.map(|of| BlockedByView { r#type: of.type_name(), name: of.name().unwrap_or(task.tenant.name()).clone() });
-        Self { id, status, code, reason, until, blocked_by, attempt, max_attempts, held: held.flatten(), error }
-    }
-}
-
 impl Serialize for ExplainCode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -231,15 +186,22 @@ impl Explainer<'_> {
         match &task.state {
             State::Ended(ended) => self.ended(*ended),
             State::Running(lease) => self.running(*lease),
-            State::Waiting(_) if task.is_past_deadline(self.now) => {
-                self.says(ExplainCode::DeadlinePassed, None, "its deadline passed before it could start, and it expires soon".to_owned())
-            }
+            State::Waiting(_) if task.is_past_deadline(self.now) => self.says(
+                ExplainCode::DeadlinePassed,
+                None,
+                "its deadline passed before it could start, and it expires soon".to_owned(),
+            ),
             State::Waiting(_) if due <= self.now => self.due(),
-            State::Waiting(Waiting::Scheduled) => self.later(ExplainCode::Scheduled, format!("it is due at {due}")),
+            State::Waiting(Waiting::Scheduled) => {
+                self.later(ExplainCode::Scheduled, format!("it is due at {due}"))
+            }
             State::Waiting(Waiting::Retrying) => {
                 let (attempt, most) = (task.attempt, self.max_attempts());
                 let error = task.error.as_ref().map_or("an error", |error| error.code.as_str());
-                let failed = format!("attempt {attempt} of {most} failed with {error}, and attempt {} is made at {due}", attempt + 1);
+                let failed = format!(
+                    "attempt {attempt} of {most} failed with {error}, and attempt {} is made at {due}",
+                    attempt + 1
+                );
                 self.later(ExplainCode::Backoff, failed)
             }
             State::Waiting(Waiting::Held(held)) => self.held(held.reason),
@@ -256,11 +218,17 @@ impl Explainer<'_> {
             (Outcome::Succeeded, _) => format!("it succeeded at {at}"),
             (Outcome::Failed, Some(error)) => {
                 let (attempt, most) = (self.task.attempt, self.max_attempts());
-                format!("it failed at {at}, after {attempt} of {most} attempts, with {}: {}", error.code.as_str(), error.message)
+                format!(
+                    "it failed at {at}, after {attempt} of {most} attempts, with {}: {}",
+                    error.code.as_str(),
+                    error.message
+                )
             }
             (Outcome::Failed, None) => format!("it failed at {at}"),
             (Outcome::Canceled, _) => format!("it was canceled at {at}"),
-            (Outcome::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
+            (Outcome::Expired, _) => {
+                format!("it expired at {at}, since its deadline passed before it could start")
+            }
         };
         self.says(ExplainCode::Ended(end), None, reason)
     }
@@ -269,30 +237,47 @@ impl Explainer<'_> {
         let (attempt, most) = (self.task.attempt, self.max_attempts());
         let (started, until) = (lease.started_at, lease.until);
         if until <= self.now {
-            let reason =
-                format!("attempt {attempt} of {most} began at {started}, but its worker did not renew the lease, which expired at {until}");
+            let reason = format!(
+                "attempt {attempt} of {most} began at {started}, but its worker did not renew the lease, which expired at {until}"
+            );
             return self.says(ExplainCode::LeaseExpired, None, reason);
         }
-        let asked = if lease.cancel == CancelRequest::Requested { ", and a client requested its cancellation" } else { "" };
-        let reason = format!("attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}");
+        let asked = if lease.cancel == CancelRequest::Requested {
+            ", and a client requested its cancellation"
+        } else {
+            ""
+        };
+        let reason = format!(
+            "attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}"
+        );
         self.says(ExplainCode::Running, Some(until), reason)
     }
 
-    /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some obstacles are known before.
+    /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some
+    /// obstacles are known before.
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
         let (code, reason) = if self.now.since(due) > LEASE {
-            (ExplainCode::NoWorker, format!("it has been due since {due}, and no worker has claimed it: all are busy, or none runs"))
+            (
+                ExplainCode::NoWorker,
+                format!(
+                    "it has been due since {due}, and no worker has claimed it: all are busy, or none runs"
+                ),
+            )
         } else {
             (ExplainCode::Queued, format!("it has been due since {due}, and waits for a worker"))
         };
-        let prospect = self.prospect(self.now).map(|says| format!("; it will be held then, unless this changes: {says}"));
+        let prospect = self
+            .prospect(self.now)
+            .map(|says| format!("; it will be held then, unless this changes: {says}"));
         self.says(code, None, reason + &prospect.unwrap_or_default())
     }
 
     /// Explains a task that waits for its time.
     fn later(&self, code: ExplainCode, reason: String) -> Explanation {
-        let prospect = self.prospect(self.task.due_at).map(|says| format!("; it will be held then, unless this changes: {says}"));
+        let prospect = self
+            .prospect(self.task.due_at)
+            .map(|says| format!("; it will be held then, unless this changes: {says}"));
         self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
     }
 
@@ -313,10 +298,19 @@ impl Explainer<'_> {
         let found = self.block().or_else(|| self.still(stored)).or_else(|| self.passing(due));
         let deadline = self.deadline();
         match found {
-            Some(Blocker { reason, says, by, then, .. }) => {
-                Explanation { by, ..self.says(ExplainCode::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
-            }
-            None => self.says(ExplainCode::Unblocked, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
+            Some(Blocker { reason, says, by, then, .. }) => Explanation {
+                by,
+                ..self.says(
+                    ExplainCode::Held(reason),
+                    self.task.wake_at(),
+                    format!("{says}; {then} {due}{deadline}"),
+                )
+            },
+            None => self.says(
+                ExplainCode::Unblocked,
+                self.task.wake_at(),
+                format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored)),
+            ),
         }
     }
 
@@ -334,9 +328,12 @@ impl Explainer<'_> {
         Some(Blocker::new(reason, by.into_iter().next(), says))
     }
 
-    /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
+    /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open
+    /// circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Blocker> {
-        let obstacles = self.limiters().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
+        let obstacles = self
+            .limiters()
+            .flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
     }
 
@@ -347,7 +344,10 @@ impl Explainer<'_> {
             HeldReason::RateLimited => self.rate(),
             HeldReason::ConcurrencyLimited => self.concurrency(),
             HeldReason::CircuitOpen => self.limiters().find_map(|(known, state)| self.open(known, &state)),
-            HeldReason::RetryAfter => self.limiters().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
+            HeldReason::RetryAfter => self
+                .limiters()
+                .find_map(|(known, state)| self.resting(known, &state))
+                .or_else(|| self.put_off()),
             HeldReason::SecretUnavailable => {
                 let says = of_endpoint().map_or_else(
                     || "its signing secret could not be read".to_owned(),
@@ -360,16 +360,21 @@ impl Explainer<'_> {
                 Some(Blocker::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
-                let says = "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
+                let says =
+                    "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
                 Some(Blocker::new(HeldReason::ResourceExhausted, None, says))
             }
             HeldReason::Other => {
-                let says = "a later version of nobat holds it for a reason that this version does not know".to_owned();
+                let says = "a later version of nobat holds it for a reason that this version does not know"
+                    .to_owned();
                 Some(Blocker::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
             // The caller has checked these already.
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing | HeldReason::NoHandler => None,
+            HeldReason::Paused
+            | HeldReason::EndpointGone
+            | HeldReason::EndpointMissing
+            | HeldReason::NoHandler => None,
         }
     }
 
@@ -379,20 +384,29 @@ impl Explainer<'_> {
             Some(scoped) => scoped.scope == known.of,
             None => state.tokens == Some(0),
         };
-        let (known, state) = self.limiters().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
+        let (known, state) =
+            self.limiters().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
         let (rate_limit, ahead) = (known.limits.rate?, state.reserved_starts.unwrap_or_default());
         let (name, period) = (self.called(&known.of), rate_limit.period.as_secs_f64());
-        let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", rate_limit.rate);
+        let says = format!(
+            "{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead",
+            rate_limit.rate
+        );
         let is_promised = scoped.is_some_and(|scoped| rate_limit.is_valid(scoped.reservation));
         let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
         Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
     fn concurrency(&self) -> Option<Blocker> {
-        let is_full =
-            |(known, state): &(&Known, LimiterStatus)| known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()));
+        let is_full = |(known, state): &(&Known, LimiterStatus)| {
+            known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()))
+        };
         let (known, _) = self.limiters().find(is_full)?;
-        let says = format!("{} has a concurrency of {}, all of it in use", self.called(&known.of), known.limits.concurrency?);
+        let says = format!(
+            "{} has a concurrency of {}, all of it in use",
+            self.called(&known.of),
+            known.limits.concurrency?
+        );
         Some(Blocker::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
     }
 
@@ -404,28 +418,39 @@ impl Explainer<'_> {
             _ if self.now < probe => format!("the next probe may start at {probe}"),
             _ => "the next probe may start now".to_owned(),
         };
-        let says = format!("the circuit breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
-        Some(Blocker { until: Some(probe), ..Blocker::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
+        let says = format!(
+            "the circuit breaker of {} has been open since {since}, and {finds}",
+            self.called(&known.of)
+        );
+        Some(Blocker {
+            until: Some(probe),
+            ..Blocker::new(HeldReason::CircuitOpen, Some(known.of.clone()), says)
+        })
     }
 
     fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
         let until = state.paused_until?;
         let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
-        Some(Blocker { until: Some(until), ..Blocker::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
+        Some(Blocker {
+            until: Some(until),
+            ..Blocker::new(HeldReason::RetryAfter, Some(known.of.clone()), says)
+        })
     }
 
     fn gathering(&self) -> Option<Blocker> {
         let batch = self.around.endpoint.as_ref()?.batch?;
         let of = self.task.options.endpoint.clone().map(LimitScope::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
-        let says = format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
+        let says =
+            format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
         Some(Blocker {
             then: "unless the batch starts before, the task tries again at",
             ..Blocker::new(HeldReason::Batching, Some(of), says)
         })
     }
 
-    /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
+    /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever
+    /// happens to the limiter.
     fn put_off(&self) -> Option<Blocker> {
         let of = pause_scope(self.task);
         let says = "the receiver asked for a pause in its last response".to_owned();
@@ -434,22 +459,35 @@ impl Explainer<'_> {
 
     /// Returns a phrase for a reason that no longer applies.
     fn over(&self, stored: HeldReason) -> String {
-        let endpoint =
-            self.task.options.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
+        let endpoint = self
+            .task
+            .options
+            .endpoint
+            .clone()
+            .map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
         let kind = self.called(&LimitScope::Kind(self.task.kind.clone()));
         match stored {
-            HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned(),
+            HeldReason::Paused => {
+                "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned()
+            }
             HeldReason::EndpointGone => format!("{endpoint} had responded with 410 Gone, and is open again"),
             HeldReason::EndpointMissing => format!("{endpoint} did not exist, and exists now"),
             HeldReason::RateLimited => "its rate limit was reached, and a start is free now".to_owned(),
-            HeldReason::ConcurrencyLimited => "its concurrency limit was reached, and a slot is free now".to_owned(),
-            HeldReason::CircuitOpen => format!("the circuit breaker of {endpoint} was open, and is closed now"),
+            HeldReason::ConcurrencyLimited => {
+                "its concurrency limit was reached, and a slot is free now".to_owned()
+            }
+            HeldReason::CircuitOpen => {
+                format!("the circuit breaker of {endpoint} was open, and is closed now")
+            }
             HeldReason::RetryAfter => "the pause that the receiver asked for is over".to_owned(),
             HeldReason::Batching => format!("it waited for a batch to {endpoint}, which has no batches now"),
-            HeldReason::NoHandler => format!("the worker that claimed it had no handler for {kind}, and this installation has one now"),
-            HeldReason::SecretUnavailable | HeldReason::LimiterUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
-                "it was held".to_owned()
-            }
+            HeldReason::NoHandler => format!(
+                "the worker that claimed it had no handler for {kind}, and this installation has one now"
+            ),
+            HeldReason::SecretUnavailable
+            | HeldReason::LimiterUnavailable
+            | HeldReason::ResourceExhausted
+            | HeldReason::Other => "it was held".to_owned(),
         }
     }
 
@@ -465,7 +503,8 @@ impl Explainer<'_> {
 
     /// Returns the number of attempts that the retry policy in effect allows.
     fn max_attempts(&self) -> u32 {
-        let inherited = inherited_retry(self.task, self.around.endpoint.as_ref(), &self.around.task_config.queue);
+        let inherited =
+            inherited_retry(self.task, self.around.endpoint.as_ref(), &self.around.task_config.queue);
         inherited.as_ref().unwrap_or(&self.task.options.retry).max_attempts()
     }
 }

@@ -1,7 +1,8 @@
 //! Port to the configuration and the audit trail, beside the ports to store and queue.
 //!
-//! For a store, a record is text with a name and a version. Only the core interprets the text ([`crate::auth::api_key`], [`crate::config::tenant`],
-//! [`crate::config::callback_secret`], [`crate::config::endpoint`], [`crate::config::queue`]).
+//! For a store, a record is text with a name and a version. Only the core interprets the text
+//! ([`crate::auth::api_key`], [`crate::config::tenant`], [`crate::config::callback_secret`],
+//! [`crate::config::endpoint`], [`crate::config::queue`]).
 
 use std::num::NonZeroU32;
 
@@ -26,21 +27,36 @@ pub trait ConfigStore: Send + Sync {
     /// Returns the record with that name.
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
 
-    /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant, these are records of the
-    /// installation.
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
+    /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant,
+    /// these are records of the installation.
+    async fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        sort: RecordKind,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version before the new one.
+    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version
+    /// before the new one.
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError>;
 
     /// Removes the record and writes the entry. Does nothing if the stored record has another version.
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError>;
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry)
+    -> Result<RecordResult, StoreError>;
 
     /// Returns one page of a tenant's audit trail, newest first.
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
 
-    /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted` if each call is a costly write.
-    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError>;
+    /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted`
+    /// if each call is a costly write.
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        rate: TokenRate,
+        wanted: NonZeroU32,
+        now: Timestamp,
+    ) -> Result<TakeResult, StoreError>;
 }
 
 /// Outcome of [`ConfigStore::write`] and [`ConfigStore::remove`].
@@ -86,7 +102,8 @@ impl dyn ConfigStore + '_ {
     /// Returns the configuration of a tenant's queue, kind or limit key, or the default if there is none.
     pub async fn queue_config(&self, name: &RecordName) -> Result<QueueConfig, StoreError> {
         let Some(record) = self.find(name).await? else { return Ok(QueueConfig::default()) };
-        QueueConfig::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+        QueueConfig::from_text(&record.body, record.version)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// Returns the API key with that id.
@@ -104,13 +121,17 @@ impl dyn ConfigStore + '_ {
     /// Returns the configuration of a tenant, or the default if there is none.
     pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantSettings, StoreError> {
         let Some(record) = self.find(&tenant.into()).await? else { return Ok(TenantSettings::default()) };
-        TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+        TenantSettings::from_text(&record.body, record.version)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// Returns the secrets that sign a tenant's callbacks.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<CallbackSecrets, StoreError> {
-        let Some(record) = self.find(&RecordName::of_callback_secret(tenant)).await? else { return Ok(CallbackSecrets::default()) };
-        CallbackSecrets::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+        let Some(record) = self.find(&RecordName::of_callback_secret(tenant)).await? else {
+            return Ok(CallbackSecrets::default());
+        };
+        CallbackSecrets::from_text(&record.body, record.version)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// Returns every tenant whose callbacks are signed at `now`, with its secrets.

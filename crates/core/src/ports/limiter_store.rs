@@ -14,15 +14,27 @@ pub trait LimiterStore: Send + Sync {
     /// Returns the state of a limiter. Returns the default state if nothing is stored, as for most limiters.
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError>;
 
-    /// Writes a state over version `over`. The store forgets a limiter that no process writes to for [`IDLE`].
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError>;
+    /// Writes a state over version `over`. The store forgets a limiter that no process writes to for
+    /// [`IDLE`].
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        now: Timestamp,
+    ) -> Result<WriteResult, StoreError>;
 
-    /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the batch from now on, if the leader
-    /// changed.
+    /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the
+    /// batch from now on, if the leader changed.
     ///
     /// # Errors
     /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] conflicts with other writers.
-    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(
+        &self,
+        name: &LimiterKey,
+        change: LimiterChange,
+        now: Timestamp,
+    ) -> Result<Option<Successor>, StoreError> {
         let mut kept = self.read(name).await?;
         for _ in 0..MAX_CONFLICTS {
             let mut limiter = kept.limiter.clone();
@@ -61,5 +73,6 @@ pub enum WriteResult {
     Conflict(VersionedState),
 }
 
-/// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning sooner.
+/// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning
+/// sooner.
 pub const IDLE: Duration = Duration::from_hours(48);

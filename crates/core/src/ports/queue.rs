@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use crate::ports::error::StoreError;
 use crate::task::{Task, TaskKey};
 
-/// Load of a queue, or of another bounded resource, inside this process. Operations, unless the name says bytes.
+/// Load of a queue, or of another bounded resource, inside this process. Operations, unless the name says
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLoad {
     /// Stable name of the queue, such as `write`.
@@ -25,7 +26,8 @@ pub struct QueueLoad {
 /// Queue that carries hints from processes that know that a task is due to workers.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Sends hints, each visible after its delay. A hint whose delay exceeds the queue's maximum is not sent: the sweeper sends it later.
+    /// Sends hints, each visible after its delay. A hint whose delay exceeds the queue's maximum is not sent:
+    /// the sweeper sends it later.
     ///
     /// A failure loses nothing, because the sweeper sends the hints again.
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError>;
@@ -49,7 +51,8 @@ pub struct Hint {
     pub name: TaskKey,
     /// Time after which the queue delivers the hint.
     pub delay: Duration,
-    /// Number of earlier hints in a row that became dead letters because each worker that received one died before it claimed the task.
+    /// Number of earlier hints in a row that became dead letters because each worker that received one died
+    /// before it claimed the task.
     pub redrives: u32,
 }
 
@@ -70,7 +73,8 @@ pub enum Delivery {
         /// Receipt that identifies the message to the queue.
         receipt: Receipt,
     },
-    /// Task that the queue has claimed already. Only a queue that shares its database with the store can do this.
+    /// Task that the queue has claimed already. Only a queue that shares its database with the store can do
+    /// this.
     Claimed(Box<Task>),
 }
 

@@ -12,11 +12,12 @@ use crate::types::time::Timestamp;
 
 /// Store of tasks.
 ///
-/// A method that fails with [`StoreError`] may still have taken effect. The caller can safely call it again: the second call finds the
-/// effect of the first. Stores have no clock: the caller passes `now`.
+/// A method that fails with [`StoreError`] may still have taken effect. The caller can safely call it again:
+/// the second call finds the effect of the first. Stores have no clock: the caller passes `now`.
 #[async_trait]
 pub trait TaskStore: Send + Sync {
-    /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same tenant.
+    /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same
+    /// tenant.
     ///
     /// Created tasks are returned in the given order, existing ones in any order.
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError>;
@@ -25,40 +26,57 @@ pub trait TaskStore: Send + Sync {
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError>;
 
     /// Grants a lease until `until` in one conditional write, if [`crate::task::lifecycle`] allows it.
-    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError>;
+    async fn claim(
+        &self,
+        name: &TaskKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<ClaimResult, StoreError>;
 
-    /// Writes the change, with its callback and audit entry, in one write, if the task still has the version that was read.
+    /// Writes the change, with its callback and audit entry, in one write, if the task still has the version
+    /// that was read.
     ///
     /// The change must hold the complete task, as [`TaskStore::get`] and [`TaskStore::claim`] return it.
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError>;
 
     /// Renews the lease of claim number `token` until `until`. Stores the progress, if there is any.
-    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError>;
+    async fn heartbeat(
+        &self,
+        name: &TaskKey,
+        token: u64,
+        until: Timestamp,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError>;
 
     /// Returns one page of a tenant's tasks, newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
 
-    /// Returns the number of a tenant's waiting tasks, at most `at_most`. A store may count running tasks too.
+    /// Returns the number of a tenant's waiting tasks, at most `at_most`. A store may count running tasks
+    /// too.
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError>;
 
     /// Returns up to `limit` tasks that the sweeper must check. Payloads may be missing (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;
 
-    /// Records that the sweeper has handled a task. Until `until`, [`TaskStore::due`] need not return it again.
+    /// Records that the sweeper has handled a task. Until `until`, [`TaskStore::due`] need not return it
+    /// again.
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError>;
 
-    /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns how many were removed.
+    /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns how many were
+    /// removed.
     ///
     /// Does nothing if the database removes such tasks by itself.
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError>;
 
-    /// Resolves when the task may have been written since the first poll. Never resolves if the store cannot detect writes.
+    /// Resolves when the task may have been written since the first poll. Never resolves if the store cannot
+    /// detect writes.
     async fn changed(&self, name: &TaskKey);
 
     /// Proves that writes succeed: writes one small row or item without meaning.
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Load of the queues inside this process that operations wait in. A store without such queues returns none.
+    /// Load of the queues inside this process that operations wait in. A store without such queues returns
+    /// none.
     fn load(&self) -> Vec<QueueLoad> {
         Vec::new()
     }
@@ -78,7 +96,8 @@ pub enum InsertResult {
 pub enum ClaimResult {
     /// The caller holds the lease.
     Granted(Task),
-    /// The task cannot be claimed, for this reason. Holds the task as found; payload and result may be missing.
+    /// The task cannot be claimed, for this reason. Holds the task as found; payload and result may be
+    /// missing.
     Refused(TransitionError, Task),
     /// No such task exists.
     Missing,
@@ -127,7 +146,8 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Maximum number of tasks that one page examines. With a rare filter, a page may therefore be short or empty and still have a cursor.
+    /// Maximum number of tasks that one page examines. With a rare filter, a page may therefore be short or
+    /// empty and still have a cursor.
     pub const MAX_SCANNED: usize = 1_000;
 
     /// Returns true if the task passes all filters.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::secrets::vault::Sealed;
 use crate::types::time::Timestamp;
 
-/// Sealed signing secrets, newest first. During the grace period of a rotation, the new and the old secrets sign.
+/// Sealed signing secrets, newest first. During the grace period of a rotation, the new and the old secrets
+/// sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secrets(Vec<Kept>);
@@ -38,11 +39,15 @@ impl Secrets {
         self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
     }
 
-    /// Returns the secrets with a new one added. The others sign for the grace period `grace_period` longer, but not beyond their own end.
+    /// Returns the secrets with a new one added. The others sign for the grace period `grace_period` longer,
+    /// but not beyond their own end.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         let end = now + overlap;
         let ending = self.live(now).filter(|_| !overlap.is_zero());
-        let ending = ending.map(|kept| Kept { expires_at: Some(kept.expires_at.map_or(end, |sooner| sooner.min(end))), ..kept.clone() });
+        let ending = ending.map(|kept| Kept {
+            expires_at: Some(kept.expires_at.map_or(end, |sooner| sooner.min(end))),
+            ..kept.clone()
+        });
         let newest = Kept { sealed, created_at: now, expires_at: None };
         let kept: Vec<Kept> = [newest].into_iter().chain(ending).collect();
         if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self(kept)) }
@@ -93,7 +98,8 @@ mod tests {
     #[test]
     fn sixth_live_secret_is_refused() {
         let now = Timestamp::EPOCH;
-        let full = (1..=5).fold(Secrets::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
+        let full =
+            (1..=5).fold(Secrets::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
         assert_eq!(full.with(sealed(6), HOUR, now), Err(TooMany));
         assert!(full.with(sealed(6), HOUR, now + HOUR).is_ok(), "expired secrets do not count");
         assert!(full.with(sealed(6), Duration::ZERO, now).is_ok());
@@ -104,6 +110,9 @@ mod tests {
         let now = Timestamp::EPOCH;
         let two = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
         let renewed = two.renewed(|_| sealed(9));
-        assert_eq!((live(&renewed, now), live(&renewed, now + HOUR)), (vec![sealed(9), sealed(9)], vec![sealed(9)]));
+        assert_eq!(
+            (live(&renewed, now), live(&renewed, now + HOUR)),
+            (vec![sealed(9), sealed(9)], vec![sealed(9)])
+        );
     }
 }

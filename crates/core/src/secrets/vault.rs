@@ -1,8 +1,8 @@
 //! Encryption of stored secrets. Only a process with the master key can open them.
 //!
-//! AES-256-GCM with a random nonce for each secret. The place where the secret is stored is the additional data, so a secret that is copied
-//! to another place cannot be opened there. A random nonce of 96 bits may be drawn 2^32 times under one key (NIST SP 800-38D, section 8.3).
-//! No installation sets that many secrets.
+//! AES-256-GCM with a random nonce for each secret. The place where the secret is stored is the additional
+//! data, so a secret that is copied to another place cannot be opened there. A random nonce of 96 bits may be
+//! drawn 2^32 times under one key (NIST SP 800-38D, section 8.3). No installation sets that many secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,15 +38,16 @@ impl MasterKey {
         BASE64.encode(&self.0)
     }
 
-    /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key. The key cannot be computed from
-    /// them.
+    /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key.
+    /// The key cannot be computed from them.
     fn mark(&self) -> [u8; 4] {
         let [first, second, third, fourth, ..] = sha256(&[&self.0]);
         [first, second, third, fourth]
     }
 
     fn cipher(&self) -> LessSafeKey {
-        let key = UnboundKey::new(&AES_256_GCM, &self.0).unwrap_or_else(|_| unreachable!("a key of AES-256 is 32 bytes"));
+        let key = UnboundKey::new(&AES_256_GCM, &self.0)
+            .unwrap_or_else(|_| unreachable!("a key of AES-256 is 32 bytes"));
         LessSafeKey::new(key)
     }
 }
@@ -94,7 +95,8 @@ pub enum CannotOpen {
     Damaged,
 }
 
-/// Prefix of a sealed secret: the version of the format. Base64 of the key's mark, the nonce, and the cipher text with its tag follows.
+/// Prefix of a sealed secret: the version of the format. Base64 of the key's mark, the nonce, and the cipher
+/// text with its tag follows.
 const PREFIX: &str = "a1.";
 const MARK: usize = 4;
 
@@ -118,7 +120,8 @@ impl Vault {
         Sealed(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&[&key.mark()[..], &nonce, &text].concat())))
     }
 
-    /// Seals a secret again under the newest key. Returns it unchanged if it is sealed under that key already, or cannot be opened.
+    /// Seals a secret again under the newest key. Returns it unchanged if it is sealed under that key
+    /// already, or cannot be opened.
     pub fn renew(&self, place: &str, sealed: &Sealed, nonce: [u8; NONCE_LEN]) -> Sealed {
         let is_newest = sealed.bytes().is_some_and(|bytes| bytes.starts_with(&self.newest.0.mark()));
         let opened = self.open(place, sealed).ok().filter(|_| !is_newest);
@@ -234,7 +237,11 @@ mod tests {
             (renewed, sealed.clone())
         );
         let anew = both.seal("here", SECRET, [7; NONCE_LEN]);
-        assert_eq!(vault(2).open("here", &anew).unwrap(), SECRET, "a new secret is sealed under the newest key");
+        assert_eq!(
+            vault(2).open("here", &anew).unwrap(),
+            SECRET,
+            "a new secret is sealed under the newest key"
+        );
     }
 
     /// Test case 14 of the GCM specification's AES-256 vectors: key, nonce and text of zeros.
@@ -242,7 +249,10 @@ mod tests {
     fn sealing_matches_the_gcm_test_vector() {
         let sealed = vault(0).seal("", &[0; 16], [0; NONCE_LEN]);
         let bytes = BASE64URL_NOPAD.decode(sealed.0.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
-        assert_eq!(HEXLOWER.encode(&bytes[MARK + NONCE_LEN..]), "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+        assert_eq!(
+            HEXLOWER.encode(&bytes[MARK + NONCE_LEN..]),
+            "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"
+        );
     }
 
     #[test]

@@ -61,10 +61,16 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// Returns the value of `webhook-signature` for the message `id` sent at `at`: one signature per secret, in their order.
+/// Returns the value of `webhook-signature` for the message `id` sent at `at`: one signature per secret, in
+/// their order.
 ///
 /// `webhook-timestamp` must hold the same time in whole seconds since the Unix epoch.
-pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a WebhookSecret>, id: &str, at: Timestamp, body: &[u8]) -> String {
+pub fn signature<'a>(
+    secrets: impl IntoIterator<Item = &'a WebhookSecret>,
+    id: &str,
+    at: Timestamp,
+    body: &[u8],
+) -> String {
     let signed = [format!("{id}.{}.", seconds(at)).as_bytes(), body].concat();
     let signatures = secrets.into_iter().map(|secret| {
         let signature = sign(&Key::new(HMAC_SHA256, secret.as_bytes()), &signed);
@@ -92,7 +98,10 @@ mod tests {
         let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let at = Timestamp::from_millis(1_614_265_330_999);
         let signed = signature([&secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
-        assert_eq!((seconds(at), signed.as_str()), (1_614_265_330, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
+        assert_eq!(
+            (seconds(at), signed.as_str()),
+            (1_614_265_330, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+        );
     }
 
     #[test]
@@ -100,7 +109,10 @@ mod tests {
         let (new, old) = (WebhookSecret::new([1; 32]), WebhookSecret::new([2; 32]));
         let at = Timestamp::EPOCH;
         let both = signature([&new, &old], "a", at, b"b");
-        assert_eq!(both, format!("{} {}", signature([&new], "a", at, b"b"), signature([&old], "a", at, b"b")));
+        assert_eq!(
+            both,
+            format!("{} {}", signature([&new], "a", at, b"b"), signature([&old], "a", at, b"b"))
+        );
     }
 
     #[test]

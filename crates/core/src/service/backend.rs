@@ -84,7 +84,8 @@ const MAX_CONFLICTS: usize = 10;
 pub const MAX_WOKEN: usize = 1_000;
 /// Maximum number of pages of held tasks that [`Backend::wake`] reads.
 const MAX_PAGES: usize = 50;
-/// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`] tasks for each.
+/// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`]
+/// tasks for each.
 const MAX_EMPTY_PAGES: usize = 10;
 /// Number of tasks that are woken at the same time.
 const MAX_IN_FLIGHT: usize = 32;
@@ -101,16 +102,24 @@ impl Backend {
         Ok(inserted)
     }
 
-    /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in between.
+    /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in
+    /// between.
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
-    pub async fn apply(&self, name: &TaskKey, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
+    pub async fn apply(
+        &self,
+        name: &TaskKey,
+        known: Option<Task>,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Task, ApplyError> {
         self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
     }
 
     /// Applies an event for a client's request, and writes the audit entry in the same write.
     ///
-    /// The task remembers a request with an idempotency key. The same request is not carried out a second time.
+    /// The task remembers a request with an idempotency key. The same request is not carried out a second
+    /// time.
     pub async fn apply_on_record(
         &self,
         name: &TaskKey,
@@ -157,12 +166,17 @@ impl Backend {
                 return Ok(Applied::Done(*written));
             }
         }
-        Err(StoreError::Unavailable("other processes changed the task before every try of the write; try again".to_owned()).into())
+        Err(StoreError::Unavailable(
+            "other processes changed the task before every try of the write; try again".to_owned(),
+        )
+        .into())
     }
 
-    /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a batch, the next member leads it.
+    /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a
+    /// batch, the next member leads it.
     ///
-    /// A failure is only logged. It costs the reservation until its time has passed. The other batch members wait two seconds or more.
+    /// A failure is only logged. It costs the reservation until its time has passed. The other batch members
+    /// wait two seconds or more.
     pub async fn give_back(&self, task: &Task, reserved: Reservations, now: Timestamp) {
         let changes = changes(task, reserved);
         for (of, change) in changes {
@@ -176,7 +190,8 @@ impl Backend {
         }
     }
 
-    /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some seconds later.
+    /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some
+    /// seconds later.
     pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
         let Some(Successor { id, at }) = successor else { return };
         let name = TaskKey { tenant: tenant.clone(), id };
@@ -188,16 +203,24 @@ impl Backend {
         }
     }
 
-    /// Wakes tasks that match `query` and `is_meant`, and whose hold a client can end: about [`MAX_WOKEN`] of them, newest first.
+    /// Wakes tasks that match `query` and `is_meant`, and whose hold a client can end: about [`MAX_WOKEN`] of
+    /// them, newest first.
     ///
-    /// They ask again now or soon. The other tasks ask by themselves, later. Returns how many tasks were woken.
-    pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
+    /// They ask again now or soon. The other tasks ask by themselves, later. Returns how many tasks were
+    /// woken.
+    pub async fn wake(
+        &self,
+        mut query: ListQuery,
+        is_meant: impl Fn(&Task) -> bool,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         let (mut woken, mut empty_pages) = (0, 0);
         for _ in 0..MAX_PAGES {
             let page = self.store.list(&query, now).await?;
             empty_pages += usize::from(page.tasks.is_empty());
             let is_held = |task: &&Task| {
-                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_operator_clearable()) && is_meant(task)
+                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_operator_clearable())
+                    && is_meant(task)
             };
             // Each task is read again, because tasks in a list can lack their payloads.
             let names: Vec<TaskKey> = page.tasks.iter().filter(is_held).map(Task::key).collect();
@@ -244,11 +267,14 @@ impl Backend {
 
 /// Returns the hints for waiting tasks. Each becomes visible when its task is due.
 fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
-    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.key(), delay(task, now))).collect()
+    tasks
+        .filter(|task| matches!(task.state, State::Waiting(_)))
+        .map(|task| Hint::new(task.key(), delay(task, now)))
+        .collect()
 }
 
-/// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole seconds and would make the
-/// start late. The worker that takes the hint waits for the rest.
+/// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole
+/// seconds and would make the start late. The worker that takes the hint waits for the rest.
 fn delay(task: &Task, now: Timestamp) -> Duration {
     let delay = task.due_at.since(now);
     if task.hold.reservations.rate.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
@@ -256,7 +282,8 @@ fn delay(task: &Task, now: Timestamp) -> Duration {
 
 /// Returns the changes that give back what a task held at its limiters.
 pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
-    let scoped = reserved.rate.map(|scoped| (scoped.scope, LimiterChange::ReleaseReservation(scoped.reservation)));
+    let scoped =
+        reserved.rate.map(|scoped| (scoped.scope, LimiterChange::ReleaseReservation(scoped.reservation)));
     let batch = task.options.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         (LimitScope::Batch(endpoint, batch), LimiterChange::LeaveBatch { id: task.id, bytes })

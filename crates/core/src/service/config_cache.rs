@@ -32,10 +32,11 @@ pub struct ConfigCache {
 
 /// Counter of configuration changes for each tenant, shared by the caches of one process.
 ///
-/// A change makes all of them read the configuration of that tenant again, and of no other. A tenant that changes its configuration all the
-/// time costs the others nothing.
+/// A change makes all of them read the configuration of that tenant again, and of no other. A tenant that
+/// changes its configuration all the time costs the others nothing.
 ///
-/// A fixed number of counters serves any number of tenants. Tenants that share a counter read their configuration a little more often.
+/// A fixed number of counters serves any number of tenants. Tenants that share a counter read their
+/// configuration a little more often.
 #[derive(Clone, Debug)]
 pub struct ConfigEpoch(Arc<[AtomicU64]>);
 
@@ -50,8 +51,12 @@ impl Default for ConfigEpoch {
 
 impl ConfigEpoch {
     fn counter(&self, tenant: &Tenant) -> &AtomicU64 {
-        // The operator names the tenants, so that no client can choose names that share a counter: any cheap hash is good enough.
-        let mixed = tenant.as_str().bytes().fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(byte.into()));
+        // The operator names the tenants, so that no client can choose names that share a counter: any cheap
+        // hash is good enough.
+        let mixed = tenant
+            .as_str()
+            .bytes()
+            .fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(byte.into()));
         &self.0[mixed % COUNTERS]
     }
 
@@ -65,11 +70,12 @@ impl ConfigEpoch {
     }
 }
 
-/// Time for which a failed read is not repeated. Otherwise the callers that waited for it would wait again, one after the other.
+/// Time for which a failed read is not repeated. Otherwise the callers that waited for it would wait again,
+/// one after the other.
 const FAILED: Duration = Duration::from_secs(1);
 
-/// Maximum number of entries for each kind of configuration. Beyond that, the cache forgets the least recently used ones and reads them
-/// again.
+/// Maximum number of entries for each kind of configuration. Beyond that, the cache forgets the least
+/// recently used ones and reads them again.
 const MAX_KNOWN: usize = 10_000;
 
 impl ConfigCache {
@@ -87,10 +93,19 @@ impl ConfigCache {
     }
 
     /// Returns the configuration for the tasks of this queue and kind.
-    pub async fn task_config(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<TaskConfig>, StoreError> {
+    pub async fn task_config(
+        &self,
+        tenant: &Tenant,
+        queue: &Name,
+        kind: &Name,
+    ) -> Result<Arc<TaskConfig>, StoreError> {
         let read = async {
-            let queue = self.registry.queue_config(&QueueConfig::record_name(tenant, RecordKind::Queue, queue)).await?;
-            let kind = self.registry.queue_config(&QueueConfig::record_name(tenant, RecordKind::Kind, kind)).await?;
+            let queue = self
+                .registry
+                .queue_config(&QueueConfig::record_name(tenant, RecordKind::Queue, queue))
+                .await?;
+            let kind =
+                self.registry.queue_config(&QueueConfig::record_name(tenant, RecordKind::Kind, kind)).await?;
             let tenant = self.registry.tenant(tenant).await?.limits;
             Ok(Arc::new(TaskConfig { queue, kind, tenant }))
         };
@@ -110,7 +125,8 @@ impl ConfigCache {
         self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
-    /// Returns the sealed secrets that sign a tenant's callbacks. Expired ones can be among them: check `expires_at`.
+    /// Returns the sealed secrets that sign a tenant's callbacks. Expired ones can be among them: check
+    /// `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
@@ -150,15 +166,19 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), config_cache.clock.now());
         let mut seen = place.lock().await;
-        // Taken before the read: a change during the read raises the epoch, so that the next caller reads again.
+        // Taken before the read: a change during the read raises the epoch, so that the next caller reads
+        // again.
         let (now, epoch) = (config_cache.clock.now(), config_cache.epoch.get(tenant));
-        // A caller that waited for a slow read takes its value. A clock that was set back keeps no value valid for longer.
+        // A caller that waited for a slow read takes its value. A clock that was set back keeps no value
+        // valid for longer.
         let is_fresh = |seen: &&Seen<V>| {
             let age = if seen.value.is_some() { CONFIG_TTL } else { FAILED };
             seen.epoch == epoch && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
-            return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("the same read failed within the last second".to_owned()));
+            return fresh.value.clone().ok_or_else(|| {
+                StoreError::Unavailable("the same read failed within the last second".to_owned())
+            });
         }
         let value = read.await;
         // The registry may have changed right after it received the request, however late it responded.
@@ -167,7 +187,8 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
         value
     }
 
-    /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere does no harm here.
+    /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere
+    /// does no harm here.
     fn place(&self, key: K) -> Arc<Place<V>> {
         let mut known = self.0.lock();
         if let Some(place) = known.get(&key) {
@@ -212,14 +233,21 @@ mod tests {
             Ok(match name.kind {
                 RecordKind::Queue | RecordKind::LimitKey => Some(queue_config.record(name.clone())),
                 RecordKind::Tenant => {
-                    let settings = TenantSettings { limits: limiter, version: 1, ..TenantSettings::default() };
+                    let settings =
+                        TenantSettings { limits: limiter, version: 1, ..TenantSettings::default() };
                     Some(Record { name: name.clone(), version: 1, body: settings.to_text() })
                 }
                 _ => None,
             })
         }
 
-        async fn page(&self, _: Option<&Tenant>, _: RecordKind, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+        async fn page(
+            &self,
+            _: Option<&Tenant>,
+            _: RecordKind,
+            _: Option<&Name>,
+            _: usize,
+        ) -> Result<Vec<Record>, StoreError> {
             unimplemented!("the cache does not call this")
         }
 
@@ -235,7 +263,13 @@ mod tests {
             unimplemented!("the cache does not call this")
         }
 
-        async fn take(&self, _: &Tenant, _: TokenRate, _: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
+        async fn take(
+            &self,
+            _: &Tenant,
+            _: TokenRate,
+            _: NonZeroU32,
+            _: Timestamp,
+        ) -> Result<TakeResult, StoreError> {
             unimplemented!("the cache does not call this")
         }
     }
@@ -254,20 +288,29 @@ mod tests {
 
     #[test]
     fn missing_old_and_changed_entries_are_read_again() {
-        let (registry, hand, epoch) = (Arc::new(Paused::default()), Arc::new(Hand::default()), ConfigEpoch::default());
+        let (registry, hand, epoch) =
+            (Arc::new(Paused::default()), Arc::new(Hand::default()), ConfigEpoch::default());
         let new = || ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, epoch.clone());
         let (config_cache, other) = (new(), new());
         let (tenant, name) = (Tenant::default(), |text| Name::new(text).unwrap());
         let look = |config_cache: &ConfigCache| {
             let before = registry.0.load(Ordering::Relaxed);
             let task_config = at_once(config_cache.task_config(&tenant, &name("q"), &name("k"))).unwrap();
-            assert!(task_config.queue.paused && !task_config.kind.paused && task_config.tenant.concurrency == NonZeroU32::new(3));
+            assert!(
+                task_config.queue.paused
+                    && !task_config.kind.paused
+                    && task_config.tenant.concurrency == NonZeroU32::new(3)
+            );
             registry.0.load(Ordering::Relaxed) - before
         };
         assert_eq!((look(&config_cache), look(&config_cache)), (3, 0));
         assert_eq!((look(&other), look(&other)), (3, 0));
         config_cache.forget(&tenant);
-        assert_eq!((look(&config_cache), look(&other), look(&other)), (3, 3, 0), "directories that share the epoch read again too");
+        assert_eq!(
+            (look(&config_cache), look(&other), look(&other)),
+            (3, 3, 0),
+            "directories that share the epoch read again too"
+        );
         config_cache.forget(&Tenant::new("another").unwrap());
         assert_eq!((look(&config_cache), look(&other)), (0, 0), "another tenant's change has no effect");
         hand.0.store(9_999, Ordering::Relaxed);
@@ -283,25 +326,35 @@ mod tests {
     #[test]
     fn entry_age_counts_from_the_start_of_its_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
+        let config_cache =
+            ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         let mut reading = Box::pin(config_cache.endpoint(&tenant, &name));
-        assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "the lookup waits for the registry");
+        assert!(
+            futures_util::FutureExt::now_or_never(&mut reading).is_none(),
+            "the lookup waits for the registry"
+        );
         hand.0.store(9_000, Ordering::Relaxed);
         assert!(at_once(reading).is_ok());
         assert!(at_once(config_cache.endpoint(&tenant, &name)).is_ok());
         assert_eq!(registry.0.load(Ordering::Relaxed), 1);
         hand.0.store(10_000, Ordering::Relaxed);
         assert!(at_once(config_cache.endpoint(&tenant, &name)).is_ok());
-        assert_eq!(registry.0.load(Ordering::Relaxed), 2, "the registry may have changed right after the request");
+        assert_eq!(
+            registry.0.load(Ordering::Relaxed),
+            2,
+            "the registry may have changed right after the request"
+        );
     }
 
     #[test]
     fn concurrent_lookups_share_one_read() {
         let registry = Arc::new(Paused::default());
-        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
+        let config_cache =
+            ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
-        let all = futures_util::future::join_all((0..10).map(|_| config_cache.task_config(&tenant, &name, &name)));
+        let all =
+            futures_util::future::join_all((0..10).map(|_| config_cache.task_config(&tenant, &name, &name)));
         assert!(at_once(all).into_iter().all(|task_config| task_config.is_ok()));
         assert_eq!(registry.0.load(Ordering::Relaxed), 3);
     }
@@ -309,7 +362,8 @@ mod tests {
     #[test]
     fn concurrent_lookups_share_a_failed_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
+        let config_cache =
+            ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         registry.1.store(true, Ordering::Relaxed);
         let all = futures_util::future::join_all((0..10).map(|_| config_cache.endpoint(&tenant, &name)));
@@ -323,9 +377,11 @@ mod tests {
     #[test]
     fn entry_in_use_is_known_after_any_number_of_others() {
         let registry = Arc::new(Paused::default());
-        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
-        let (quiet, loud, name) =
-            (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| Name::new(&format!("n{number}")).unwrap());
+        let config_cache =
+            ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
+        let (quiet, loud, name) = (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| {
+            Name::new(&format!("n{number}")).unwrap()
+        });
         let others = 3 * MAX_KNOWN;
         for number in 0..others {
             assert!(at_once(config_cache.limit_key(&quiet, &name(0))).is_ok());
@@ -338,7 +394,9 @@ mod tests {
     fn at_once<T>(future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         for _ in 0..100 {
-            if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            if let std::task::Poll::Ready(value) =
+                future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+            {
                 return value;
             }
         }

@@ -36,18 +36,26 @@ impl ValidationErrors {
         let name = self.name("/endpoint", Some(text?))?;
         if found.is_none() {
             let detail = format!("no endpoint has this name; create it with `PUT /v1/endpoints/{name}`");
-            self.0.push(FieldError { code: Some("unknown_endpoint"), ..FieldError::new("/endpoint", detail) });
+            self.0
+                .push(FieldError { code: Some("unknown_endpoint"), ..FieldError::new("/endpoint", detail) });
         }
         Some(name)
     }
 
-    pub(super) fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>, max: Option<NonZeroU32>) -> Json {
+    pub(super) fn payload(
+        &mut self,
+        payload: Option<Box<serde_json::value::RawValue>>,
+        max: Option<NonZeroU32>,
+    ) -> Json {
         let Some(payload) = payload else { return Json::null() };
         if let Some(max) = max.filter(|max| payload.get().len() > max.get() as usize) {
             self.add("/payload", format!("expected at most {max} bytes, the limit of this tenant"));
         }
         Json::from_outside(&payload).unwrap_or_else(|error| {
-            self.0.push(FieldError { code: Some("malformed_json"), ..FieldError::new("/payload", error.to_string()) });
+            self.0.push(FieldError {
+                code: Some("malformed_json"),
+                ..FieldError::new("/payload", error.to_string())
+            });
             Json::null()
         })
     }
@@ -68,24 +76,45 @@ impl ValidationErrors {
         }
     }
 
-    pub(super) fn timeout(&mut self, timeout: Option<f64>, usual: Option<Duration>, max: Duration) -> Duration {
+    pub(super) fn timeout(
+        &mut self,
+        timeout: Option<f64>,
+        usual: Option<Duration>,
+        max: Duration,
+    ) -> Duration {
         let default = usual.unwrap_or(TaskOptions::DEFAULT_TIMEOUT).min(max);
-        timeout.and_then(|timeout| self.take("/timeout", Bounds::timeout(max).seconds(timeout))).unwrap_or(default)
+        timeout
+            .and_then(|timeout| self.take("/timeout", Bounds::timeout(max).seconds(timeout)))
+            .unwrap_or(default)
     }
 
-    pub(super) fn deadline(&mut self, deadline: Option<Timestamp>, due_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn deadline(
+        &mut self,
+        deadline: Option<Timestamp>,
+        due_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.add("/expires_at", "expected a time in the future");
         } else if deadline.is_some_and(|deadline| deadline <= due_at) {
-            self.add("/expires_at", "expected a time after the earliest start, which `delay` or `run_at` sets");
+            self.add(
+                "/expires_at",
+                "expected a time after the earliest start, which `delay` or `run_at` sets",
+            );
         }
         deadline
     }
 
     /// Checks a callback. It is an `http` task, so its URL must obey the same rules.
-    pub(super) fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn KindRegistry) -> Option<Callback> {
+    pub(super) fn callback(
+        &mut self,
+        callback: CallbackSubmission,
+        kinds: &dyn KindRegistry,
+    ) -> Option<Callback> {
         let probe = Json::from_value(&BTreeMap::from([("url", &callback.url)])).ok()?;
-        if let Err(KindError::Payload(invalid)) = kinds.check(&crate::task::callback::HTTP, &probe, Target::Payload) {
+        if let Err(KindError::Payload(invalid)) =
+            kinds.check(&crate::task::callback::HTTP, &probe, Target::Payload)
+        {
             self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/callback")));
         }
         let mut on: Vec<Outcome> = match callback.on {
@@ -113,7 +142,10 @@ impl ValidationErrors {
                 self.add(&pointer, error.to_string());
             }
             if text.len() > MAX_LABEL_BYTES || text.chars().any(is_invisible) {
-                self.add(&pointer, format!("expected at most {MAX_LABEL_BYTES} bytes of text without control characters"));
+                self.add(
+                    &pointer,
+                    format!("expected at most {MAX_LABEL_BYTES} bytes of text without control characters"),
+                );
             }
         }
         labels
@@ -123,11 +155,18 @@ impl ValidationErrors {
         match checked {
             Ok(()) => {}
             Err(KindError::UnknownKind(known)) => {
-                let detail = format!("this installation has no handler for this kind; known kinds are: {}", known.join(", "));
+                let detail = format!(
+                    "this installation has no handler for this kind; known kinds are: {}",
+                    known.join(", ")
+                );
                 self.0.push(FieldError { code: Some("unknown_kind"), ..FieldError::new("/kind", detail) });
             }
-            Err(KindError::EndpointMissing) => self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`"),
-            Err(KindError::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
+            Err(KindError::EndpointMissing) => {
+                self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`");
+            }
+            Err(KindError::Payload(invalid)) => {
+                self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload")));
+            }
         }
     }
 }

@@ -27,7 +27,8 @@ pub enum AttemptOutcome {
     Failed,
     /// The lease expired: the worker did not renew it.
     Crashed,
-    /// The worker stopped and gave the task back unfinished. The attempt does not count against the retry policy.
+    /// The worker stopped and gave the task back unfinished. The attempt does not count against the retry
+    /// policy.
     Interrupted,
     /// The handler stopped because a client canceled the task.
     Canceled,
@@ -35,7 +36,8 @@ pub enum AttemptOutcome {
 
 impl AttemptOutcome {
     /// All outcomes.
-    pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
+    pub const ALL: [Self; 5] =
+        [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
 
     /// Returns the word for the outcome.
     pub fn as_str(self) -> &'static str {

@@ -30,15 +30,22 @@ struct Report<'a> {
 
 /// Returns the callback for a task that has just ended. Returns `None` if the task asked for none.
 ///
-/// The callback carries the task as it is now, without its payload: a client may replay the task before the delivery.
+/// The callback carries the task as it is now, without its payload: a client may replay the task before the
+/// delivery.
 pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let State::Ended(ended) = &task.state else { return None };
     let callback = task.options.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;
     let report = Report { r#type: ended.end.event(), task: TaskView::report(task, now) };
     let request = Request { method: "POST", url: &callback.url, body: report };
-    let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
+    let payload =
+        Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
     let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
     let name = TaskKey { tenant: task.tenant.clone(), id };
-    let settings = TaskOptions { parent: Some(task.id), retry: callback.retry.clone(), hops: task.options.hops, ..TaskOptions::default() };
+    let settings = TaskOptions {
+        parent: Some(task.id),
+        retry: callback.retry.clone(),
+        hops: task.options.hops,
+        ..TaskOptions::default()
+    };
     Some(Task::new(name, HTTP.clone(), QUEUE.clone(), payload, settings, now))
 }

@@ -22,8 +22,8 @@ use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::unreadable::Unreadable;
 
-/// Returns the options as text, or `None` if all have their default values. Stores keep `expires_at`, `fingerprint` and `key_generation`
-/// separately.
+/// Returns the options as text, or `None` if all have their default values. Stores keep `expires_at`,
+/// `fingerprint` and `key_generation` separately.
 pub fn options_to_text(settings: &TaskOptions) -> Option<String> {
     let stored = StoredOptions::from(settings);
     (stored != StoredOptions::default()).then(|| text(&stored))
@@ -74,7 +74,8 @@ pub fn hold_state_from_text(text: Option<&str>) -> Result<HoldState, Unreadable>
 
 /// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
 pub fn requests_to_text(requests: &[KeyedRequest]) -> Option<String> {
-    let bytes: Vec<u8> = requests.iter().flat_map(|request| request.key.into_iter().chain(request.body)).collect();
+    let bytes: Vec<u8> =
+        requests.iter().flat_map(|request| request.key.into_iter().chain(request.body)).collect();
     (!requests.is_empty()).then(|| HEXLOWER.encode(&bytes))
 }
 
@@ -134,7 +135,13 @@ pub(crate) struct StoredRetry {
 #[derive(Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum StoredSchedule {
-    Exponential { max_attempts: std::num::NonZeroU32, initial_delay_ms: u64, multiplier: f64, max_delay_ms: u64, jitter: bool },
+    Exponential {
+        max_attempts: std::num::NonZeroU32,
+        initial_delay_ms: u64,
+        multiplier: f64,
+        max_delay_ms: u64,
+        jitter: bool,
+    },
     Delays(Vec<u64>),
 }
 
@@ -153,7 +160,8 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// Stored form of a [`HoldState`]: holds in a row, attempts not counted, reservation and batch. Absent values at the end are omitted.
+/// Stored form of a [`HoldState`]: holds in a row, attempts not counted, reservation and batch. Absent values
+/// at the end are omitted.
 #[derive(Serialize, Deserialize)]
 struct StoredHoldState(u32, u32, #[serde(default)] Option<StoredReservation>, #[serde(default)] Option<u64>);
 
@@ -228,16 +236,22 @@ impl From<&RetryPolicy> for StoredRetry {
 impl From<StoredRetry> for RetryPolicy {
     fn from(row: StoredRetry) -> Self {
         let schedule = match row.schedule {
-            StoredSchedule::Delays(delays) => Schedule::Delays(delays.into_iter().map(Duration::from_millis).collect()),
-            StoredSchedule::Exponential { max_attempts, initial_delay_ms, multiplier, max_delay_ms, jitter } => {
-                Schedule::Exponential(Exponential {
-                    max_attempts,
-                    initial_delay: Duration::from_millis(initial_delay_ms),
-                    multiplier,
-                    max_delay: Duration::from_millis(max_delay_ms),
-                    jitter: if jitter { Jitter::Full } else { Jitter::None },
-                })
+            StoredSchedule::Delays(delays) => {
+                Schedule::Delays(delays.into_iter().map(Duration::from_millis).collect())
             }
+            StoredSchedule::Exponential {
+                max_attempts,
+                initial_delay_ms,
+                multiplier,
+                max_delay_ms,
+                jitter,
+            } => Schedule::Exponential(Exponential {
+                max_attempts,
+                initial_delay: Duration::from_millis(initial_delay_ms),
+                multiplier,
+                max_delay: Duration::from_millis(max_delay_ms),
+                jitter: if jitter { Jitter::Full } else { Jitter::None },
+            }),
         };
         Self { schedule, max_age: row.max_age_ms.map(Duration::from_millis) }
     }
@@ -296,7 +310,9 @@ impl TryFrom<StoredAttempt> for Attempt {
 impl From<&HoldState> for StoredHoldState {
     fn from(turn: &HoldState) -> Self {
         let Reservations { rate: scoped, batch } = &turn.reservations;
-        let scoped = scoped.as_ref().map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
+        let scoped = scoped
+            .as_ref()
+            .map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
         Self(turn.holds, turn.deferrals, scoped, *batch)
     }
 }

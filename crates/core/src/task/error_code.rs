@@ -47,7 +47,8 @@ impl ErrorCode {
     pub const ITEM_RESULT_MISSING: &'static str = "item_result_missing";
     /// The response to a batch, or its result for this item, cannot be read as per-item results.
     pub const INVALID_RESPONSE: &'static str = "invalid_response";
-    /// The response to a batch is longer than the maximum that is read, so its per-item results are incomplete.
+    /// The response to a batch is longer than the maximum that is read, so its per-item results are
+    /// incomplete.
     pub const RESPONSE_TOO_LARGE: &'static str = "response_too_large";
     /// The payload told the `noop` handler to fail.
     pub const NOOP_FAILED: &'static str = "noop_failed";

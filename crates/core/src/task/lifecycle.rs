@@ -26,7 +26,8 @@ use crate::types::time::Timestamp;
 /// An event from a worker carries the token of its lease. It is refused if another claim was granted since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker claims the task until the given time. The task must be due, unless it is gathered for a batch.
+    /// A worker claims the task until the given time. The task must be due, unless it is gathered for a
+    /// batch.
     Claim {
         /// Expiry of the lease.
         until: Timestamp,
@@ -62,7 +63,8 @@ pub enum Event {
         error: TaskError,
         /// Advice on another attempt.
         retry: Retry,
-        /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's own.
+        /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's
+        /// own.
         policy: Option<RetryPolicy>,
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
@@ -82,9 +84,11 @@ pub enum Event {
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
     },
-    /// A client ended the reason of the hold ([`HeldReason::is_operator_clearable`]). The task tries again at [`HeldReason::resume_at`].
+    /// A client ended the reason of the hold ([`HeldReason::is_operator_clearable`]). The task tries again at
+    /// [`HeldReason::resume_at`].
     Wake,
-    /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch is due.
+    /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch
+    /// is due.
     Lead {
         /// Time at which the batch is due.
         at: Timestamp,
@@ -93,13 +97,15 @@ pub enum Event {
     Cancel,
     /// The deadline passed before the task could start.
     Expire,
-    /// Hints for the task were delivered repeatedly, but every worker that received one died before it claimed the task.
+    /// Hints for the task were delivered repeatedly, but every worker that received one died before it
+    /// claimed the task.
     DispatchFailed,
     /// A client replays the task.
     Replay {
         /// Idempotency key that the receiver gets.
         key: ReplayKey,
-        /// Generation that the client saw end. The replay is refused if the task is at another one. `None` replays any.
+        /// Generation that the client saw end. The replay is refused if the task is at another one. `None`
+        /// replays any.
         generation: Option<u32>,
     },
 }
@@ -111,8 +117,9 @@ pub enum Retry {
     Backoff,
     /// Try again after the pause that the receiver asked for, or after the policy's delay if that is longer.
     After(Duration),
-    /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be called until then. The attempt
-    /// counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or if `max_age` ends before that time.
+    /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be
+    /// called until then. The attempt counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or
+    /// if `max_age` ends before that time.
     Defer(HeldReason, Timestamp),
     /// Do not try again: no attempt would end differently.
     Never,
@@ -138,7 +145,8 @@ pub struct Change {
     pub callback: Option<Task>,
     /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
-    /// Reservations that the task no longer holds. They are given back after the write ([`crate::service::backend::Backend::give_back`]).
+    /// Reservations that the task no longer holds. They are given back after the write
+    /// ([`crate::service::backend::Backend::give_back`]).
     pub released: Reservations,
 }
 
@@ -251,14 +259,7 @@ impl Task {
                 self.record(lease, AttemptOutcome::Canceled, Some(canceled()), now);
                 self.end(Outcome::Canceled, now);
             }
-            Event::Interrupt { token } => {
-                let lease = self.lease(token)?;
-                self.attempt = self.attempt.saturating_sub(1);
-                let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
-                self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
-                self.wait(Waiting::Retrying, now);
-                self.end_if_canceled(lease, now);
-            }
+            Event::Interrupt { token } => self.interrupt(token, now)?,
             Event::LeaseExpired { spread } => released.batch = self.crash(spread, now)?,
             Event::Wake => released.rate = self.wake(now)?,
             Event::Lead { at } => match self.waiting()? {
@@ -278,7 +279,8 @@ impl Task {
                 if !self.is_past_deadline(now) {
                     return Err(TransitionError::BeforeDeadline);
                 }
-                self.error = Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
+                self.error =
+                    Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
                 self.end(Outcome::Expired, now);
             }
             Event::DispatchFailed => {
@@ -301,6 +303,17 @@ impl Task {
         Ok(released)
     }
 
+    /// Gives back an attempt whose worker stops. The attempt does not count.
+    fn interrupt(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
+        let lease = self.lease(token)?;
+        self.attempt = self.attempt.saturating_sub(1);
+        let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
+        self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
+        self.wait(Waiting::Retrying, now);
+        self.end_if_canceled(lease, now);
+        Ok(())
+    }
+
     /// Returns what the task waits for, or an error if it runs or has ended.
     fn waiting(&self) -> Result<&Waiting, TransitionError> {
         match &self.state {
@@ -318,12 +331,14 @@ impl Task {
         }
         self.hold.holds = 0;
         self.due_at = reason.resume_at(now);
-        // The receiver's pause has ended, but the reservation lies behind it. Keeping it would delay the task.
+        // The receiver's pause has ended, but the reservation lies behind it. Keeping it would delay the
+        // task.
         Ok(if reason == HeldReason::RetryAfter { self.hold.reservations.rate.take() } else { None })
     }
 
-    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the task from it. That changes
-    /// nothing if the batch had started. The reservation at a rate is not returned, because its time has passed.
+    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the
+    /// task from it. That changes nothing if the batch had started. The reservation at a rate is not
+    /// returned, because its time has passed.
     fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
@@ -372,10 +387,23 @@ impl Task {
         self.error.clone_from(&error);
         self.hold = HoldState { deferrals: self.hold.deferrals, ..HoldState::default() };
         let finished_at = now.max(lease.started_at);
-        self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
+        self.attempts.push(Attempt {
+            number: self.token,
+            started_at: lease.started_at,
+            finished_at,
+            outcome,
+            error,
+        });
     }
 
-    fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: JitterSample, now: Timestamp) {
+    fn try_again(
+        &mut self,
+        lease: Lease,
+        retry: Retry,
+        policy: Option<&RetryPolicy>,
+        spread: JitterSample,
+        now: Timestamp,
+    ) {
         let policy = policy.unwrap_or(&self.options.retry).clone();
         if let Retry::Defer(reason, until) = retry
             && lease.cancel == CancelRequest::None
@@ -397,8 +425,8 @@ impl Task {
         }
     }
 
-    /// Holds the task without counting the attempt and returns true. Returns false after [`Task::MAX_PUT_OFF`] times, or if `max_age` ends
-    /// before `until`.
+    /// Holds the task without counting the attempt and returns true. Returns false after
+    /// [`Task::MAX_PUT_OFF`] times, or if `max_age` ends before `until`.
     fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
         let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
         let may_be = is_in_time && self.hold.deferrals < Self::MAX_PUT_OFF;

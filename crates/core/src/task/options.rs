@@ -10,7 +10,8 @@ use crate::types::id::TaskId;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
-/// Request with an idempotency key that changed a task. It is kept with the task, so that nobat does not carry out a repetition.
+/// Request with an idempotency key that changed a task. It is kept with the task, so that nobat does not
+/// carry out a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyedRequest {
     /// First 16 bytes of the SHA-256 of its route and its key.
@@ -19,8 +20,8 @@ pub struct KeyedRequest {
     pub body: [u8; 8],
 }
 
-/// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`] and set
-/// [`TaskOptions::key_generation`].
+/// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`]
+/// and set [`TaskOptions::key_generation`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskOptions {
     /// Maximum duration of one attempt. Default [`TaskOptions::DEFAULT_TIMEOUT`].
@@ -39,7 +40,8 @@ pub struct TaskOptions {
     pub parent: Option<TaskId>,
     /// API key of the submitting request, if the server required one.
     pub submitted_by: Option<KeyId>,
-    /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the task's id alone.
+    /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the
+    /// task's id alone.
     pub key_generation: Option<u32>,
     /// Endpoint that the task calls.
     pub endpoint: Option<Name>,
@@ -47,12 +49,13 @@ pub struct TaskOptions {
     pub limit_key: Option<Name>,
     /// Settings that the submission left to the endpoint.
     pub left: InheritedDefaults,
-    /// Length of the chain of tasks that led to this submission: each task's request submitted the next one. 0 if there was none.
+    /// Length of the chain of tasks that led to this submission: each task's request submitted the next one.
+    /// 0 if there was none.
     pub hops: u8,
 }
 
-/// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An attempt uses the endpoint's
-/// values at the time of the attempt.
+/// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An
+/// attempt uses the endpoint's values at the time of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InheritedDefaults {
     /// True if the submission set no timeout.
@@ -88,6 +91,7 @@ impl TaskOptions {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// SHA-256 over method, path and body of a request. Tells a repeated request apart from a different one with the same idempotency key.
+/// SHA-256 over method, path and body of a request. Tells a repeated request apart from a different one with
+/// the same idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);

@@ -74,15 +74,24 @@ impl RetryPolicy {
     pub fn max_attempts(&self) -> u32 {
         match &self.schedule {
             Schedule::Exponential(policy) => policy.max_attempts.get(),
-            Schedule::Delays(delays) => u32::try_from(delays.len()).map_or(u32::MAX, |delays| delays.saturating_add(1)),
+            Schedule::Delays(delays) => {
+                u32::try_from(delays.len()).map_or(u32::MAX, |delays| delays.saturating_add(1))
+            }
         }
     }
 
     /// Returns the time at which attempt number `spent + 1` is due, or `None` if there is none.
     ///
-    /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. It can lengthen the delay, to at most
-    /// [`MAX_RETRY_AFTER`].
-    pub fn next(&self, spent: u32, since: Timestamp, asked: Option<Duration>, spread: JitterSample, now: Timestamp) -> Option<Timestamp> {
+    /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. It can
+    /// lengthen the delay, to at most [`MAX_RETRY_AFTER`].
+    pub fn next(
+        &self,
+        spent: u32,
+        since: Timestamp,
+        asked: Option<Duration>,
+        spread: JitterSample,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         if spent >= self.max_attempts() {
             return None;
         }
@@ -97,10 +106,13 @@ impl RetryPolicy {
 
     fn delay(&self, spent: u32, spread: JitterSample) -> Duration {
         match &self.schedule {
-            Schedule::Delays(delays) => delays.get(spent.saturating_sub(1) as usize).copied().unwrap_or_default(),
+            Schedule::Delays(delays) => {
+                delays.get(spent.saturating_sub(1) as usize).copied().unwrap_or_default()
+            }
             Schedule::Exponential(policy) => {
                 let exponent = f64::from(spent.saturating_sub(1));
-                let seconds = (policy.initial_delay.as_secs_f64() * policy.multiplier.powf(exponent)).min(policy.max_delay.as_secs_f64());
+                let seconds = (policy.initial_delay.as_secs_f64() * policy.multiplier.powf(exponent))
+                    .min(policy.max_delay.as_secs_f64());
                 match policy.jitter {
                     Jitter::Full => Duration::from_secs_f64(seconds * spread.0),
                     Jitter::None => Duration::from_secs_f64(seconds),
@@ -124,7 +136,10 @@ mod tests {
 
     fn delays(policy: &RetryPolicy) -> Vec<u128> {
         let spread = JitterSample::from_bits(u64::MAX);
-        (1..).map_while(|spent| policy.next(spent, NOW, None, spread, NOW)).map(|due| due.since(NOW).as_millis()).collect()
+        (1..)
+            .map_while(|spent| policy.next(spent, NOW, None, spread, NOW))
+            .map(|due| due.since(NOW).as_millis())
+            .collect()
     }
 
     #[test]
@@ -135,7 +150,10 @@ mod tests {
             [10_000, 20_000, 40_000, 80_000]
         );
         policy.max_delay = Duration::from_secs(30);
-        assert_eq!(delays(&RetryPolicy { schedule: Schedule::Exponential(policy), max_age: None }), [10_000, 20_000, 30_000, 30_000]);
+        assert_eq!(
+            delays(&RetryPolicy { schedule: Schedule::Exponential(policy), max_age: None }),
+            [10_000, 20_000, 30_000, 30_000]
+        );
     }
 
     #[test]
@@ -154,7 +172,11 @@ mod tests {
     fn a_longer_pause_is_granted_up_to_a_day() {
         let ask = |seconds| {
             let asked = Some(Duration::from_secs(seconds));
-            RetryPolicy::default().next(1, NOW, asked, JitterSample::from_bits(0), NOW).unwrap().since(NOW).as_secs()
+            RetryPolicy::default()
+                .next(1, NOW, asked, JitterSample::from_bits(0), NOW)
+                .unwrap()
+                .since(NOW)
+                .as_secs()
         };
         assert_eq!((ask(0), ask(120), ask(999_999_999)), (0, 120, 86_400));
     }

@@ -9,7 +9,9 @@ pub(crate) fn delays() -> Array {
     let wait = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(31_622_400));
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
-        .description(Some("Delays before the retries, in seconds, at most 49. The task has one attempt more than delays."))
+        .description(Some(
+            "Delays before the retries, in seconds, at most 49. The task has one attempt more than delays.",
+        ))
         .items(wait)
         .max_items(Some(MAX_ATTEMPTS as usize - 1))
         .build()

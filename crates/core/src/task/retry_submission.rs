@@ -25,15 +25,17 @@ pub struct RetrySubmission {
     /// Maximum delay before a retry, in seconds. Default 3600.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub max_delay: Option<f64>,
-    /// Randomness of delays. `full`: random between 0 and the computed delay. `none`: exactly the computed delay. Default `full`.
+    /// Randomness of delays. `full`: random between 0 and the computed delay. `none`: exactly the computed
+    /// delay. Default `full`.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<JitterWord>, required = false))]
     pub jitter: Option<JitterWord>,
-    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for later.
+    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for
+    /// later.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 31_622_400))]
     pub max_age: Option<f64>,
-    /// Delays before the retries, in seconds, at most 49. The task has one attempt more than delays. Excludes the other fields except
-    /// `max_age`.
+    /// Delays before the retries, in seconds, at most 49. The task has one attempt more than delays. Excludes
+    /// the other fields except `max_age`.
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::task::retry_schema::delays, required = false))]
     pub delays: Option<Vec<f64>>,
 }
@@ -60,7 +62,8 @@ pub(crate) const FACTORS: Bounds = Bounds::new(1.0, 100.0);
 
 impl ValidationErrors {
     pub(crate) fn retry(&mut self, pointer: &str, retry: &RetrySubmission) -> RetryPolicy {
-        let max_age = retry.max_age.and_then(|age| self.take(&format!("{pointer}/max_age"), AGES.seconds(age)));
+        let max_age =
+            retry.max_age.and_then(|age| self.take(&format!("{pointer}/max_age"), AGES.seconds(age)));
         let grows = retry.max_attempts.is_some()
             || retry.initial_delay.is_some()
             || retry.multiplier.is_some()
@@ -84,15 +87,20 @@ impl ValidationErrors {
         if delays.len() >= MAX_ATTEMPTS as usize {
             self.add(&format!("{pointer}/delays"), format!("expected at most {} delays", MAX_ATTEMPTS - 1));
         }
-        let read = |(place, delay): (usize, &f64)| self.take(&format!("{pointer}/delays/{place}"), DELAYS.seconds(*delay));
+        let read = |(place, delay): (usize, &f64)| {
+            self.take(&format!("{pointer}/delays/{place}"), DELAYS.seconds(*delay))
+        };
         delays.iter().enumerate().filter_map(read).collect()
     }
 
     fn exponential(&mut self, pointer: &str, retry: &RetrySubmission) -> Exponential {
         let default = Exponential::default();
         let at = |field: &str| format!("{pointer}/{field}");
-        let max_attempts = retry.max_attempts.and_then(|count| self.take(&at("max_attempts"), Bounds::count(MAX_ATTEMPTS).whole(count)));
-        let multiplier = retry.multiplier.and_then(|factor| self.take(&at("multiplier"), FACTORS.number(factor)));
+        let max_attempts = retry
+            .max_attempts
+            .and_then(|count| self.take(&at("max_attempts"), Bounds::count(MAX_ATTEMPTS).whole(count)));
+        let multiplier =
+            retry.multiplier.and_then(|factor| self.take(&at("multiplier"), FACTORS.number(factor)));
         let mut delay = |field: &str, seconds: Option<f64>| self.take(&at(field), DELAYS.seconds(seconds?));
         Exponential {
             max_attempts: max_attempts.unwrap_or(default.max_attempts),

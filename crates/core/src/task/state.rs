@@ -4,15 +4,16 @@ use crate::limits::Reservations;
 use crate::types::held_reason::HeldReason;
 use crate::types::time::Timestamp;
 
-/// State of a task that waits for permission to start. A claim keeps it, because the worker checks only after the claim whether the task
-/// may start.
+/// State of a task that waits for permission to start. A claim keeps it, because the worker checks only after
+/// the claim whether the task may start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldState {
     /// Number of holds in a row.
     pub holds: u32,
     /// Reservations that the task keeps at its limits for its next try.
     pub reservations: Reservations,
-    /// Number of attempts of this generation that were not counted because the receiver asked for a pause or was gone (410).
+    /// Number of attempts of this generation that were not counted because the receiver asked for a pause or
+    /// was gone (410).
     pub deferrals: u32,
 }
 
@@ -23,8 +24,8 @@ impl HoldState {
     }
 }
 
-/// State of a task. A task that has not ended has a due time ([`Task::due_at`](crate::task::Task::due_at)) or a lease. Without a third state, no task can be
-/// forgotten.
+/// State of a task. A task that has not ended has a due time ([`Task::due_at`](crate::task::Task::due_at)) or
+/// a lease. Without a third state, no task can be forgotten.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// The task waits until [`Task::due_at`](crate::task::Task::due_at), and then for a worker.

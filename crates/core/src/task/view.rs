@@ -15,8 +15,9 @@ use crate::types::id::TaskId;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
-/// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the scope `payload:view` omit
-/// `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and `parent`, and `endpoint` and `limit_key` if they are `null`.
+/// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the
+/// scope `payload:view` omit `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and
+/// `parent`, and `endpoint` and `limit_key` if they are `null`.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct TaskView<'a> {
@@ -36,7 +37,8 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
-    /// Endpoint that the task calls. Absent in callbacks if it is `null`: so most callbacks are short enough to cost one write.
+    /// Endpoint that the task calls. Absent in callbacks if it is `null`: so most callbacks are short enough
+    /// to cost one write.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub endpoint: Option<Option<&'a Name>>,
@@ -81,7 +83,8 @@ pub struct TaskView<'a> {
     pub held: Option<Option<HeldView>>,
     /// Number of this generation. Starts at 1; each replay adds 1.
     pub generation: u32,
-    /// Task whose end this task reports, if it is a callback. Absent in callbacks, because a callback never reports another callback.
+    /// Task whose end this task reports, if it is a callback. Absent in callbacks, because a callback never
+    /// reports another callback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
     pub parent: Option<Option<TaskId>>,
@@ -89,7 +92,8 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub submitted_by: Option<Option<KeyId>>,
-    /// Last 20 finished attempts, oldest first, then the running one. A running attempt has no end and no outcome.
+    /// Last 20 finished attempts, oldest first, then the running one. A running attempt has no end and no
+    /// outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub attempts: Option<Vec<AttemptView<'a>>>,
@@ -101,7 +105,8 @@ pub struct TaskView<'a> {
 pub struct RetryView {
     /// Maximum number of attempts, including the first.
     pub max_attempts: u32,
-    /// Delay before the first retry, in seconds. With `jitter` `full`, this is the maximum. Absent if there are `delays`.
+    /// Delay before the first retry, in seconds. With `jitter` `full`, this is the maximum. Absent if there
+    /// are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub initial_delay: Option<f64>,
@@ -117,7 +122,8 @@ pub struct RetryView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub jitter: Option<&'static str>,
-    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for later.
+    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for
+    /// later.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub max_age: Option<f64>,
     /// Delays before the retries, in seconds. Absent unless the policy is a list of delays.
@@ -198,9 +204,20 @@ impl<'a> TaskView<'a> {
     pub fn new(task: &'a Task, now: Timestamp) -> Self {
         let mut attempts: Vec<_> = task.attempts.iter().map(AttemptView::new).collect();
         if let State::Running(lease) = &task.state {
-            attempts.push(AttemptView { number: task.token, started_at: lease.started_at, finished_at: None, outcome: None, error: None });
+            attempts.push(AttemptView {
+                number: task.token,
+                started_at: lease.started_at,
+                finished_at: None,
+                outcome: None,
+                error: None,
+            });
         }
-        Self { payload: Some(&task.payload), result: Some(task.result.as_ref()), attempts: Some(attempts), ..Self::summary(task, now) }
+        Self {
+            payload: Some(&task.payload),
+            result: Some(task.result.as_ref()),
+            attempts: Some(attempts),
+            ..Self::summary(task, now)
+        }
     }
 
     /// Creates the view for a client that may not see payload and result.
@@ -208,17 +225,28 @@ impl<'a> TaskView<'a> {
         Self { payload: None, result: None, ..Self::new(task, now) }
     }
 
-    /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it and it doubles the size. It
-    /// omits the API key, because the receiver has no use for it.
+    /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it
+    /// and it doubles the size. It omits the API key, because the receiver has no use for it.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
-        let (endpoint, limit_key) = (task.options.endpoint.as_ref().map(Some), task.options.limit_key.as_ref().map(Some));
-        Self { payload: None, submitted_by: None, endpoint, limit_key, held: None, parent: None, ..Self::new(task, now) }
+        let (endpoint, limit_key) =
+            (task.options.endpoint.as_ref().map(Some), task.options.limit_key.as_ref().map(Some));
+        Self {
+            payload: None,
+            submitted_by: None,
+            endpoint,
+            limit_key,
+            held: None,
+            parent: None,
+            ..Self::new(task, now)
+        }
     }
 
     /// Creates the view for lists.
     pub fn summary(task: &'a Task, now: Timestamp) -> Self {
         let held = match &task.state {
-            State::Waiting(Waiting::Held(held)) if task.due_at > now => Some(HeldView { reason: held.reason.as_str(), until: task.due_at }),
+            State::Waiting(Waiting::Held(held)) if task.due_at > now => {
+                Some(HeldView { reason: held.reason.as_str(), until: task.due_at })
+            }
             _ => None,
         };
         Self {

@@ -1,4 +1,5 @@
-//! Authorities: the host and the port in a `Host` header, a URL, an `Origin` or an element of `X-Forwarded-For`.
+//! Authorities: the host and the port in a `Host` header, a URL, an `Origin` or an element of
+//! `X-Forwarded-For`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,14 +22,15 @@ pub enum Host<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses an authority. Returns `None` if the text is not an authority, has user information (`user@host`), or a port that is not a
-    /// number from 0 to 65535.
+    /// Parses an authority. Returns `None` if the text is not an authority, has user information
+    /// (`user@host`), or a port that is not a number from 0 to 65535.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
             let (address, rest) = bracketed.split_once(']')?;
             (Host::Address(address.parse::<Ipv6Addr>().ok()?.into()), rest)
         } else {
-            let (name, rest) = text.split_at(text.bytes().position(|byte| byte == b':').unwrap_or(text.len()));
+            let (name, rest) =
+                text.split_at(text.bytes().position(|byte| byte == b':').unwrap_or(text.len()));
             (Host::parse_name(name)?, rest)
         };
         let port = match rest {
@@ -38,13 +40,17 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Returns true if the host is a loopback address, `localhost` or a name below `localhost` (RFC 6761, section 6.3).
+    /// Returns true if the host is a loopback address, `localhost` or a name below `localhost` (RFC 6761,
+    /// section 6.3).
     pub fn is_loopback(&self) -> bool {
         match self.host {
             Host::Address(address) => address.to_canonical().is_loopback(),
             Host::Name(name) => {
-                let labels = name.len().checked_sub("localhost".len()).and_then(|start| name.split_at_checked(start));
-                labels.is_some_and(|(below, last)| last.eq_ignore_ascii_case("localhost") && (below.is_empty() || below.ends_with('.')))
+                let labels =
+                    name.len().checked_sub("localhost".len()).and_then(|start| name.split_at_checked(start));
+                labels.is_some_and(|(below, last)| {
+                    last.eq_ignore_ascii_case("localhost") && (below.is_empty() || below.ends_with('.'))
+                })
             }
         }
     }
@@ -52,13 +58,19 @@ impl<'a> Authority<'a> {
 
 impl<'a> Host<'a> {
     fn parse_name(text: &'a str) -> Option<Self> {
-        let is_allowed =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$'..=b',' | b';' | b'=');
+        let is_allowed = |byte: u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$'..=b',' | b';' | b'=')
+        };
         if !text.bytes().all(is_allowed) {
             return None;
         }
         // Most hosts are names, and no name that starts with a letter is an address.
-        let address = if text.starts_with(|first: char| first.is_ascii_digit()) { text.parse::<Ipv4Addr>().ok() } else { None };
+        let address = if text.starts_with(|first: char| first.is_ascii_digit()) {
+            text.parse::<Ipv4Addr>().ok()
+        } else {
+            None
+        };
         Some(address.map_or(Self::Name(text), |address| Self::Address(address.into())))
     }
 }
@@ -126,9 +138,18 @@ mod tests {
 
     #[test]
     fn loopback_hosts_are_known_by_name_and_address() {
-        let is_loopback = |text: &str| Authority::parse(text).is_some_and(|authority| authority.is_loopback());
-        for text in ["localhost", "LocalHost:8080", "127.0.0.1:80", "[::1]:8080", "[::1]", "a.localhost", "127.9.9.9", "[::ffff:127.0.0.1]"]
-        {
+        let is_loopback =
+            |text: &str| Authority::parse(text).is_some_and(|authority| authority.is_loopback());
+        for text in [
+            "localhost",
+            "LocalHost:8080",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "[::1]",
+            "a.localhost",
+            "127.9.9.9",
+            "[::ffff:127.0.0.1]",
+        ] {
             assert!(is_loopback(text), "{text}");
         }
         for text in [

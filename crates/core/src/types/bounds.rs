@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// Smallest and largest number that a field accepts, both included.
 ///
-/// The check and the error text read the same value. A test of the API compares it with `minimum` and `maximum` in the OpenAPI document.
+/// The check and the error text read the same value. A test of the API compares it with `minimum` and
+/// `maximum` in the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
     from: f64,
@@ -47,18 +48,23 @@ impl Bounds {
         if self.contains(number) { Ok(number) } else { Err(format!("expected a number from {from} to {to}")) }
     }
 
-    /// Returns the whole number, or the text of the error if it has a fraction or is out of bounds. The bounds must be between 1 and
-    /// 4294967295.
+    /// Returns the whole number, or the text of the error if it has a fraction or is out of bounds. The
+    /// bounds must be between 1 and 4294967295.
     ///
     /// `25.0` is a whole number: JSON does not distinguish it from `25`.
     pub fn whole(self, number: f64) -> Result<NonZeroU32, String> {
         let Self { from, to } = self;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, and the bounds were checked")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the cast saturates, and the bounds were checked"
+        )]
         let whole = NonZeroU32::new(number as u32).filter(|_| number.fract() == 0.0 && self.contains(number));
         whole.ok_or_else(|| format!("expected a whole number from {from} to {to}"))
     }
 
-    /// Returns the seconds as a duration in whole milliseconds, or the text of the error if they are out of bounds.
+    /// Returns the seconds as a duration in whole milliseconds, or the text of the error if they are out of
+    /// bounds.
     pub fn seconds(self, seconds: f64) -> Result<Duration, String> {
         let Self { from, to } = self;
         if !self.contains(seconds) {
@@ -83,7 +89,11 @@ mod tests {
         assert_eq!(timeout.seconds(0.001), Ok(Duration::from_millis(1)));
         assert_eq!(timeout.seconds(43_200.0), Ok(Duration::from_hours(12)));
         for refused in [0.0, 0.000_9, 43_200.1, -1.0, 1e308, f64::NAN, f64::INFINITY] {
-            assert_eq!(timeout.seconds(refused), Err("expected seconds from 0.001 to 43200".to_owned()), "{refused}");
+            assert_eq!(
+                timeout.seconds(refused),
+                Err("expected seconds from 0.001 to 43200".to_owned()),
+                "{refused}"
+            );
         }
         assert_eq!(Bounds::new(1.0, 100.0).number(100.1), Err("expected a number from 1 to 100".to_owned()));
         assert_eq!(Bounds::new(1.0, 100.0).number(1.5), Ok(1.5));
@@ -96,7 +106,11 @@ mod tests {
             assert_eq!(count.whole(number).map(NonZeroU32::get), Ok(whole), "{number}");
         }
         for refused in [0.0, -0.0, 0.5, 2.5, -1.0, 4_294_967_296.0, 1e300, f64::NAN] {
-            assert_eq!(count.whole(refused), Err("expected a whole number from 1 to 4294967295".to_owned()), "{refused}");
+            assert_eq!(
+                count.whole(refused),
+                Err("expected a whole number from 1 to 4294967295".to_owned()),
+                "{refused}"
+            );
         }
     }
 }

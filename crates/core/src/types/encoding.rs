@@ -1,4 +1,5 @@
-//! Bytes as text: Crockford's base 32 in lower case, which people can read out and programs can put anywhere, and base64.
+//! Bytes as text: Crockford's base 32 in lower case, which people can read out and programs can put anywhere,
+//! and base64.
 
 use data_encoding::BASE64_NOPAD;
 
@@ -10,8 +11,8 @@ pub(crate) const fn length(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }
 
-/// Writes the bytes as digits into `digits`, which has [`length`] places. Padding is in front, so that bytes and digits have the same
-/// order.
+/// Writes the bytes as digits into `digits`, which has [`length`] places. Padding is in front, so that bytes
+/// and digits have the same order.
 pub(crate) fn encode(bytes: &[u8], digits: &mut [u8]) {
     let (mut left, mut bits, mut bytes) = (0_u16, 0, bytes.iter().rev());
     for digit in digits.iter_mut().rev() {
@@ -48,9 +49,11 @@ pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
     (left == 0).then_some(bytes)
 }
 
-/// Decodes base64 (RFC 4648, section 4). Padding may be absent or shorter than it should be. Returns `None` for any other text.
+/// Decodes base64 (RFC 4648, section 4). Padding may be absent or shorter than it should be. Returns `None`
+/// for any other text.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    // `data_encoding::BASE64` accepts padding also in the middle of a text, which would give one value several texts.
+    // `data_encoding::BASE64` accepts padding also in the middle of a text, which would give one value
+    // several texts.
     let digits = text.trim_end_matches('=');
     let is_padding = text.len() <= digits.len().next_multiple_of(4);
     is_padding.then(|| BASE64_NOPAD.decode(digits.as_bytes()).ok())?
@@ -85,14 +88,19 @@ mod tests {
     #[test]
     fn base64_is_refused_unless_canonical() {
         for (text, bytes) in [("", &b""[..]), ("AQ==", &[1]), ("AQI=", &[1, 2]), ("+/8B", &[251, 255, 1])] {
-            assert_eq!((decode_base64(text).as_deref(), decode_padded_base64(text).as_deref()), (Some(bytes), Some(bytes)), "{text}");
+            assert_eq!(
+                (decode_base64(text).as_deref(), decode_padded_base64(text).as_deref()),
+                (Some(bytes), Some(bytes)),
+                "{text}"
+            );
         }
         for text in ["AQ", "AQ=", "AQI"] {
             assert!(decode_base64(text).is_some() && decode_padded_base64(text).is_none(), "{text}");
         }
-        for text in
-            ["=", "A", "A===", "AQ===", "AQI==", "+/8B=", "+/8B====", "AQ==AQ==", "AQ==AQI=", "AR==", "AQJ=", "AQ==\n", "A Q=", "-_8B"]
-        {
+        for text in [
+            "=", "A", "A===", "AQ===", "AQI==", "+/8B=", "+/8B====", "AQ==AQ==", "AQ==AQI=", "AR==", "AQJ=",
+            "AQ==\n", "A Q=", "-_8B",
+        ] {
             assert_eq!((decode_base64(text), decode_padded_base64(text)), (None, None), "{text}");
         }
     }

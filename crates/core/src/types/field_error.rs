@@ -26,7 +26,8 @@ impl FieldError {
 
 /// Returns true for control characters, and for marks that change the direction in which text is displayed.
 pub fn is_invisible(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Collects all errors, so that a client learns all of them at once.

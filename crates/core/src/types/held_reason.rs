@@ -56,14 +56,22 @@ impl HeldReason {
 
     /// Returns true if a client can end the hold by changing the configuration or by resuming what is paused.
     pub fn is_operator_clearable(self) -> bool {
-        !matches!(self, Self::NoHandler | Self::SecretUnavailable | Self::LimiterUnavailable | Self::ResourceExhausted | Self::Other)
+        !matches!(
+            self,
+            Self::NoHandler
+                | Self::SecretUnavailable
+                | Self::LimiterUnavailable
+                | Self::ResourceExhausted
+                | Self::Other
+        )
     }
 
     /// Returns the time at which a woken task tries again.
     ///
-    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first.
-    /// Such a task therefore tries again at `now`. For the other reasons a worker could hold the task for long. Such a task waits for
-    /// [`CONFIG_TTL`] (10 s), until all workers have read the change.
+    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed
+    /// endpoint, only briefly at first. Such a task therefore tries again at `now`. For the other reasons a
+    /// worker could hold the task for long. Such a task waits for [`CONFIG_TTL`] (10 s), until all workers
+    /// have read the change.
     pub fn resume_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::EndpointMissing => now,

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Set of HTTP statuses, as a list of ranges. Ranges with `!` are removed from the others. If all ranges have a `!`, they are removed from
-/// the set of all statuses. An empty list contains no status.
+/// Set of HTTP statuses, as a list of ranges. Ranges with `!` are removed from the others. If all ranges have
+/// a `!`, they are removed from the set of all statuses. An empty list contains no status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Statuses(Vec<Range>);
@@ -40,7 +40,9 @@ impl Statuses {
 
     /// Returns true if the set contains the status.
     pub fn contains(&self, status: u16) -> bool {
-        let has = |is_left_out| self.0.iter().any(|range| range.is_left_out == is_left_out && range.of.contains(&status));
+        let has = |is_left_out| {
+            self.0.iter().any(|range| range.is_left_out == is_left_out && range.of.contains(&status))
+        };
         let is_open = self.0.iter().all(|range| range.is_left_out) && !self.0.is_empty();
         (is_open || has(false)) && !has(true)
     }
@@ -128,8 +130,16 @@ mod tests {
         assert_eq!(among(&[">500", "<200"], &asked), [100, 199, 501, 503, 599, 600, 999]);
         assert_eq!(among(&["<=200"], &asked), [100, 199, 200]);
         assert_eq!(among(&["500-599", "!501"], &asked), [500, 503, 599]);
-        assert_eq!(among(&["!501", "!>=503", "500-999"], &asked), [500], "the order of ranges does not matter");
-        assert_eq!(among(&["!400-999"], &asked), [100, 199, 200, 299, 300], "excluded ranges alone mean all other statuses");
+        assert_eq!(
+            among(&["!501", "!>=503", "500-999"], &asked),
+            [500],
+            "the order of ranges does not matter"
+        );
+        assert_eq!(
+            among(&["!400-999"], &asked),
+            [100, 199, 200, 299, 300],
+            "excluded ranges alone mean all other statuses"
+        );
         assert!(among(&[], &asked).is_empty());
     }
 

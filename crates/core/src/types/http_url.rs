@@ -1,7 +1,7 @@
 //! HTTP URLs, parsed once.
 //!
-//! [`HttpUrl`] is the only parser of URLs in the program. Validation, comparison, storage and dialling all use its value, so they cannot
-//! disagree about the host that a text names.
+//! [`HttpUrl`] is the only parser of URLs in the program. Validation, comparison, storage and dialling all
+//! use its value, so they cannot disagree about the host that a text names.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,8 +13,8 @@ use url::{Host, Position, SyntaxViolation, Url};
 
 /// An absolute `http` or `https` URL without credentials and fragment, as the WHATWG URL Standard parses it.
 ///
-/// It is kept in its canonical form: lower-case scheme and host, IPv4 addresses in decimal, no default port, a path of at least `/`.
-/// Parsing the canonical form again returns an equal value.
+/// It is kept in its canonical form: lower-case scheme and host, IPv4 addresses in decimal, no default port,
+/// a path of at least `/`. Parsing the canonical form again returns an equal value.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct HttpUrl(Url);
@@ -50,7 +50,9 @@ pub enum InvalidUrl {
     #[error("a URL does not carry a user name or a password; send an authorization header instead")]
     Credentials,
     /// The host is not a DNS name in its only spelling.
-    #[error("expected a host of ASCII letters, digits, hyphens and dots (other scripts as xn--), with no dot at its end")]
+    #[error(
+        "expected a host of ASCII letters, digits, hyphens and dots (other scripts as xn--), with no dot at its end"
+    )]
     Host,
     /// The path has a segment `.` or `..`, which URL parsers resolve.
     #[error("the path of a URL has no segments `.` and `..`; send the path that they lead to")]
@@ -127,10 +129,14 @@ impl HttpUrl {
 
     /// Returns the URL of a path below this URL.
     ///
-    /// An empty `path` and one that begins with `?` follow this URL as it is. A `path` that begins with `/` follows it without its last
-    /// slash, so that no slash is doubled. This URL must have no query.
+    /// An empty `path` and one that begins with `?` follow this URL as it is. A `path` that begins with `/`
+    /// follows it without its last slash, so that no slash is doubled. This URL must have no query.
     pub fn join(&self, path: &str) -> Result<Self, InvalidUrl> {
-        let base = if path.starts_with('/') { self.as_str().strip_suffix('/').unwrap_or(self.as_str()) } else { self.as_str() };
+        let base = if path.starts_with('/') {
+            self.as_str().strip_suffix('/').unwrap_or(self.as_str())
+        } else {
+            self.as_str()
+        };
         let joined = Self::parse(&format!("{base}{path}"))?;
         if joined.same_destination(self) { Ok(joined) } else { Err(InvalidUrl::Malformed) }
     }
@@ -149,7 +155,10 @@ fn check_text(text: &str) -> Result<(), InvalidUrl> {
     if text.len() > HttpUrl::MAX_LENGTH {
         return Err(InvalidUrl::TooLong);
     }
-    if text.starts_with(' ') || text.ends_with(' ') || text.chars().any(|character| character.is_control() || character == '\\') {
+    if text.starts_with(' ')
+        || text.ends_with(' ')
+        || text.chars().any(|character| character.is_control() || character == '\\')
+    {
         return Err(InvalidUrl::Character);
     }
     let (scheme, rest) = text.split_once(':').ok_or(InvalidUrl::Malformed)?;
@@ -171,33 +180,45 @@ fn check_text(text: &str) -> Result<(), InvalidUrl> {
     if path.split('/').any(is_dot_segment) { Err(InvalidUrl::DotSegment) } else { Ok(()) }
 }
 
-/// Returns why a text that the parser had to repair is refused; `None` if the repair changes nothing but the encoding.
+/// Returns why a text that the parser had to repair is refused; `None` if the repair changes nothing but the
+/// encoding.
 fn repaired(violation: SyntaxViolation) -> Option<InvalidUrl> {
     match violation {
-        SyntaxViolation::Backslash | SyntaxViolation::C0SpaceIgnored | SyntaxViolation::TabOrNewlineIgnored => Some(InvalidUrl::Character),
+        SyntaxViolation::Backslash
+        | SyntaxViolation::C0SpaceIgnored
+        | SyntaxViolation::TabOrNewlineIgnored => Some(InvalidUrl::Character),
         SyntaxViolation::ExpectedDoubleSlash => Some(InvalidUrl::Authority),
-        SyntaxViolation::EmbeddedCredentials | SyntaxViolation::UnencodedAtSign => Some(InvalidUrl::Credentials),
+        SyntaxViolation::EmbeddedCredentials | SyntaxViolation::UnencodedAtSign => {
+            Some(InvalidUrl::Credentials)
+        }
         _ => None,
     }
 }
 
-/// Returns true if the authority is ASCII, with its escapes decoded. The parser is built without Unicode tables: it refuses other hosts,
-/// and panics in debug builds if one has capital letters.
+/// Returns true if the authority is ASCII, with its escapes decoded. The parser is built without Unicode
+/// tables: it refuses other hosts, and panics in debug builds if one has capital letters.
 fn has_ascii_host(authority: &str) -> bool {
-    let escapes_more = authority.as_bytes().windows(2).any(|pair| matches!(pair, [b'%', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']));
+    let escapes_more = authority
+        .as_bytes()
+        .windows(2)
+        .any(|pair| matches!(pair, [b'%', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']));
     authority.is_ascii() && !escapes_more
 }
 
 /// Returns true if a path segment means "here" or "up", written plainly or percent-encoded
 /// (<https://url.spec.whatwg.org/#single-dot-path-segment>).
 fn is_dot_segment(segment: &str) -> bool {
-    segment.len() <= "%2e%2e".len() && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    segment.len() <= "%2e%2e".len()
+        && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
-/// Returns true if a name has its only valid spelling. A name that ends in a dot is the same host under another `Host` header and pool key.
+/// Returns true if a name has its only valid spelling. A name that ends in a dot is the same host under
+/// another `Host` header and pool key.
 fn is_host_name(name: &str) -> bool {
-    let is_label =
-        |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+    };
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
@@ -319,7 +340,11 @@ mod tests {
             ("http://127.0.0.2/x", false),
             ("http://127.0.0.1.example.com/x", false),
         ] {
-            assert_eq!((base.same_destination(&url(text)), url(text).same_destination(&base)), (is_same, is_same), "{text}");
+            assert_eq!(
+                (base.same_destination(&url(text)), url(text).same_destination(&base)),
+                (is_same, is_same),
+                "{text}"
+            );
         }
     }
 
@@ -345,7 +370,10 @@ mod tests {
 
     #[test]
     fn debug_shows_the_host_alone() {
-        assert_eq!(format!("{:?}", url("https://example.com/T000/secret?token=secret")), "HttpUrl(example.com)");
+        assert_eq!(
+            format!("{:?}", url("https://example.com/T000/secret?token=secret")),
+            "HttpUrl(example.com)"
+        );
     }
 
     #[test]
@@ -372,7 +400,8 @@ mod tests {
             "",
         ]);
         let port = prop::sample::select(vec!["", ":80", ":443", ":0080", ":", ":8080", ":x"]);
-        (scheme, slashes, host, port, "([/?#]|[ -~\u{e9}]{0,6}){0,6}").prop_map(|(a, b, c, d, e)| format!("{a}{b}{c}{d}{e}"))
+        (scheme, slashes, host, port, "([/?#]|[ -~\u{e9}]{0,6}){0,6}")
+            .prop_map(|(a, b, c, d, e)| format!("{a}{b}{c}{d}{e}"))
     }
 
     proptest! {

@@ -30,19 +30,29 @@ impl TaskId {
         Self((u128::from(now.millis().cast_unsigned()) << 80) | (random & ((1 << 80) - 1)))
     }
 
-    /// Returns the id for an idempotency key: the first 128 bits of SHA-256 over tenant, route, key, and index in a batch.
+    /// Returns the id for an idempotency key: the first 128 bits of SHA-256 over tenant, route, key, and
+    /// index in a batch.
     ///
-    /// Repeated requests thus get the same id. Deduplication needs only the condition that no task with this id exists.
+    /// Repeated requests thus get the same id. Deduplication needs only the condition that no task with this
+    /// id exists.
     pub fn from_key(tenant: &Tenant, route: &str, key: &str, index: usize) -> Self {
         Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
     }
 
     /// Returns the id of the callback for the end of `parent` with that generation and version.
     ///
-    /// The id is derived, so the same end can never enqueue two callbacks. A client may reuse an idempotency key after its task was
-    /// removed, which creates a task with the same id. `created_at` tells the two tasks apart.
-    pub fn of_callback(tenant: &Tenant, parent: Self, created_at: Timestamp, generation: u32, version: u64) -> Self {
-        let (created_at, generation, version) = (created_at.millis().to_string(), generation.to_string(), version.to_string());
+    /// The id is derived, so the same end can never enqueue two callbacks. A client may reuse an idempotency
+    /// key after its task was removed, which creates a task with the same id. `created_at` tells the two
+    /// tasks apart.
+    pub fn of_callback(
+        tenant: &Tenant,
+        parent: Self,
+        created_at: Timestamp,
+        generation: u32,
+        version: u64,
+    ) -> Self {
+        let (created_at, generation, version) =
+            (created_at.millis().to_string(), generation.to_string(), version.to_string());
         Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &created_at, &generation, &version])
     }
 
@@ -124,7 +134,9 @@ mod tests {
 
     #[test]
     fn malformed_id_is_refused() {
-        for text in ["", "task_", "task_0", "job_01jd0000000000000000000000", "task_z1jd0000000000000000000000"] {
+        for text in
+            ["", "task_", "task_0", "job_01jd0000000000000000000000", "task_z1jd0000000000000000000000"]
+        {
             assert_eq!(text.parse::<TaskId>(), Err(InvalidId), "{text}");
         }
     }

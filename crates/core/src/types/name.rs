@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Name of 1 to 64 characters from `A-Z a-z 0-9 . _ -`.
 ///
-/// The set is small on purpose: names appear in index keys, URLs, queue messages and metrics, and must mean the same in all of them.
+/// The set is small on purpose: names appear in index keys, URLs, queue messages and metrics, and must mean
+/// the same in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
@@ -86,7 +87,8 @@ impl Tenant {
 impl Default for Tenant {
     /// Returns the tenant `default`, for an installation with only one tenant.
     fn default() -> Self {
-        static DEFAULT: std::sync::LazyLock<Tenant> = std::sync::LazyLock::new(|| Tenant(Name("default".into())));
+        static DEFAULT: std::sync::LazyLock<Tenant> =
+            std::sync::LazyLock::new(|| Tenant(Name("default".into())));
         DEFAULT.clone()
     }
 }

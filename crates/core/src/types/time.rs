@@ -20,7 +20,8 @@ impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 
-    /// Creates a time from milliseconds since the epoch, clamped to the range from 1970 to 9999-12-30T22:00:00Z.
+    /// Creates a time from milliseconds since the epoch, clamped to the range from 1970 to
+    /// 9999-12-30T22:00:00Z.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(0, LATEST))
     }
@@ -69,8 +70,8 @@ pub struct InvalidTimestamp;
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
-    /// Reads RFC 3339 with any offset and any number of fractional digits. Digits beyond the millisecond are cut off. Times before 1970 and
-    /// after 9999-12-30T22:00:00Z are clamped.
+    /// Reads RFC 3339 with any offset and any number of fractional digits. Digits beyond the millisecond are
+    /// cut off. Times before 1970 and after 9999-12-30T22:00:00Z are clamped.
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         if !is_rfc3339(text.as_bytes()) {
             return Err(InvalidTimestamp);
@@ -78,8 +79,12 @@ impl FromStr for Timestamp {
         let text = without_digits_beyond_nanoseconds(text);
         match text.parse::<jiff::Timestamp>() {
             Ok(moment) => Ok(Self::from_millis(moment.as_millisecond())),
-            // Jiff's range ends a day before the year 9999 does, so that every time can be shown with every offset.
-            Err(_) if &text[..DATE_LENGTH] >= "9999-12-30" && text[..DATE_TIME_LENGTH].parse::<jiff::civil::DateTime>().is_ok() => {
+            // Jiff's range ends a day before the year 9999 does, so that every time can be shown with every
+            // offset.
+            Err(_)
+                if &text[..DATE_LENGTH] >= "9999-12-30"
+                    && text[..DATE_TIME_LENGTH].parse::<jiff::civil::DateTime>().is_ok() =>
+            {
                 Ok(Self(LATEST))
             }
             Err(_) => Err(InvalidTimestamp),
@@ -101,8 +106,8 @@ fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
     format!("{}{}", &text[..start + MAX_DIGITS], &text[start + digits..]).into()
 }
 
-/// Returns true if the text is a `date-time` of RFC 3339, section 5.6. Jiff also reads short forms of ISO 8601, offsets of more than a day
-/// or with seconds, and zones in brackets. Other readers do not.
+/// Returns true if the text is a `date-time` of RFC 3339, section 5.6. Jiff also reads short forms of ISO
+/// 8601, offsets of more than a day or with seconds, and zones in brackets. Other readers do not.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(DATE_TIME_LENGTH) else { return false };
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -110,11 +115,13 @@ fn is_rfc3339(text: &[u8]) -> bool {
         [b'.', fraction @ ..] if digits(fraction) > 0 => &fraction[digits(fraction)..],
         other => other,
     };
-    let is_offset = matches!(offset, b"Z" | b"z") || (has_shape(offset, b"+00:00") && offset[1..3] < b"24"[..]);
+    let is_offset =
+        matches!(offset, b"Z" | b"z") || (has_shape(offset, b"+00:00") && offset[1..3] < b"24"[..]);
     has_shape(moment, b"0000-00-00T00:00:00") && is_offset
 }
 
-/// Returns true if the text has that shape. `0` stands for any digit, `T` for a separator of date and time, `+` for either sign.
+/// Returns true if the text has that shape. `0` stands for any digit, `T` for a separator of date and time,
+/// `+` for either sign.
 fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     let fits = |(byte, shape): (&u8, &u8)| match shape {
         b'0' => byte.is_ascii_digit(),
@@ -139,7 +146,12 @@ mod tests {
 
     #[test]
     fn only_rfc_3339_times_are_read() {
-        for text in ["2026-12-01T08:00:00Z", "2026-12-01t08:00:00.123456789z", "2026-12-01 10:00:00+02:00", "2016-12-31T23:59:60-00:00"] {
+        for text in [
+            "2026-12-01T08:00:00Z",
+            "2026-12-01t08:00:00.123456789z",
+            "2026-12-01 10:00:00+02:00",
+            "2016-12-31T23:59:60-00:00",
+        ] {
             assert!(text.parse::<Timestamp>().is_ok(), "{text}");
         }
         for text in [
@@ -176,20 +188,30 @@ mod tests {
 
     #[test]
     fn times_out_of_range_are_clamped() {
-        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:60.9999999999-23:59", "9999-12-30T22:00:01Z", "9999-12-30t23:00:00z"] {
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:60.9999999999-23:59",
+            "9999-12-30T22:00:01Z",
+            "9999-12-30t23:00:00z",
+        ] {
             assert_eq!(text.parse(), Ok(Timestamp(LATEST)), "{text}");
         }
         for text in ["0000-01-01T00:00:00+23:59", "1969-12-31T23:59:59Z"] {
             assert_eq!(text.parse(), Ok(Timestamp::EPOCH), "{text}");
         }
-        for text in ["9999-12-32T00:00:00Z", "9999-13-30T00:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31T23:60:00Z"] {
+        for text in
+            ["9999-12-32T00:00:00Z", "9999-13-30T00:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31T23:60:00Z"]
+        {
             assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
         }
     }
 
     #[test]
     fn time_arithmetic_stays_in_range() {
-        assert_eq!((Timestamp::from_millis(i64::MAX) + Duration::MAX).to_string(), "9999-12-30T22:00:00.000Z");
+        assert_eq!(
+            (Timestamp::from_millis(i64::MAX) + Duration::MAX).to_string(),
+            "9999-12-30T22:00:00.000Z"
+        );
         assert_eq!(Timestamp::EPOCH - Duration::MAX, Timestamp::EPOCH);
     }
 }

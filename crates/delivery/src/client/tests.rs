@@ -39,7 +39,9 @@ fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
 }
 
 async fn send_within(url: &str, timeout: Duration) -> Result<Answer, SendError> {
-    Client::with_resolver(open_guard(), Names::leading_to(&[&["127.0.0.1"]])).send(request(url, &open_guard(), timeout)).await
+    Client::with_resolver(open_guard(), Names::leading_to(&[&["127.0.0.1"]]))
+        .send(request(url, &open_guard(), timeout))
+        .await
 }
 
 async fn send(url: &str) -> Result<Answer, SendError> {
@@ -74,7 +76,8 @@ async fn request_is_sent_and_its_response_returned() {
     let (server, mut heard) = recording().await;
     let answer = send(&server.url_as("shop.test")).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.body[..], answer.extent), (200, &b"ok"[..], Extent::Whole));
-    let expected = format!("POST / HTTP/1.1\r\nhost: shop.test:{}\r\ncontent-length: 2\r\n\r\n", server.address.port());
+    let expected =
+        format!("POST / HTTP/1.1\r\nhost: shop.test:{}\r\ncontent-length: 2\r\n\r\n", server.address.port());
     assert_eq!(heard.recv().await.unwrap(), expected, "no header is added, such as accept-encoding");
 }
 
@@ -91,14 +94,18 @@ async fn private_address_is_reached_only_if_allowed() {
         }
         assert_eq!(server.hits(), 0);
     }
-    assert!(send(&servers[0].url()).await.is_ok() && servers[0].hits() == 1, "the server is reached if its address is allowed");
+    assert!(
+        send(&servers[0].url()).await.is_ok() && servers[0].hits() == 1,
+        "the server is reached if its address is allowed"
+    );
 }
 
 #[tokio::test]
 async fn name_that_turns_private_is_blocked() {
     let server = Server::saying(OK).await;
     let (url, guard) = (server.url_as("shop.test"), open_guard());
-    let client = Client::with_resolver(guard.clone(), Names::leading_to(&[&["127.0.0.1"], &["169.254.169.254"]]));
+    let client =
+        Client::with_resolver(guard.clone(), Names::leading_to(&[&["127.0.0.1"], &["169.254.169.254"]]));
     assert!(client.send(request(&url, &guard, LONG)).await.is_ok());
     assert_eq!(client.send(request(&url, &guard, LONG)).await.unwrap_err(), SendError::BlockedAddress);
     assert_eq!(server.hits(), 1);
@@ -112,12 +119,17 @@ async fn a_redirect_is_not_followed() {
     assert_eq!((answer.status.as_u16(), inner.hits()), (302, 0));
 }
 
-/// Environment variables cannot be changed safely at run time, so the part with the proxy runs in its own process.
+/// Environment variables cannot be changed safely at run time, so the part with the proxy runs in its own
+/// process.
 #[tokio::test]
 async fn a_proxy_in_the_environment_is_not_used() {
     let proxy = Server::saying(OK).await;
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "client::tests::request_in_child_process_with_proxy_variables_succeeds", "--include-ignored"]);
+    child.args([
+        "--exact",
+        "client::tests::request_in_child_process_with_proxy_variables_succeeds",
+        "--include-ignored",
+    ]);
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         child.env(name, proxy.url());
     }
@@ -164,12 +176,16 @@ async fn compressed_response_is_decoded() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 22\r\n\r\n";
     let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\xcf\x06\x00\x47\xdd\xdc\x79\x02\x00\x00\x00";
     let answer = answer_to([&head[..], gzip].concat()).await.unwrap();
-    assert_eq!((&answer.body[..], answer.extent, answer.headers.is_empty()), (&b"ok"[..], Extent::Whole, true));
+    assert_eq!(
+        (&answer.body[..], answer.extent, answer.headers.is_empty()),
+        (&b"ok"[..], Extent::Whole, true)
+    );
 }
 
 #[tokio::test]
 async fn compressed_response_has_the_same_size_limit() {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: zstd\r\ncontent-length: {}\r\n\r\n", 2 * MAX_BODY);
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-encoding: zstd\r\ncontent-length: {}\r\n\r\n", 2 * MAX_BODY);
     let answer = answer_to(head + &"x".repeat(2 * MAX_BODY)).await.unwrap();
     assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
 }
@@ -178,8 +194,11 @@ async fn compressed_response_has_the_same_size_limit() {
 async fn empty_post_put_and_patch_state_their_length() {
     let (server, mut heard) = recording().await;
     let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
-    let bodiless = |method| Request { method, body: Bytes::new(), ..request(&server.url(), &open_guard(), LONG) };
-    for (method, has_length) in [("POST", true), ("PUT", true), ("PATCH", true), ("GET", false), ("DELETE", false), ("HEAD", false)] {
+    let bodiless =
+        |method| Request { method, body: Bytes::new(), ..request(&server.url(), &open_guard(), LONG) };
+    for (method, has_length) in
+        [("POST", true), ("PUT", true), ("PATCH", true), ("GET", false), ("DELETE", false), ("HEAD", false)]
+    {
         client.send(bodiless(method.parse().unwrap())).await.unwrap();
         assert_eq!(heard.recv().await.unwrap().contains("content-length: 0\r\n"), has_length, "{method}");
     }
@@ -188,13 +207,15 @@ async fn empty_post_put_and_patch_state_their_length() {
 #[tokio::test]
 async fn many_headers_are_accepted() {
     let headers = |count| (0..count).map(|number| format!("x-{number}: y\r\n")).collect::<Vec<_>>().concat();
-    let answer = answer_to(format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", headers(2_000))).await.unwrap();
+    let answer =
+        answer_to(format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", headers(2_000))).await.unwrap();
     assert_eq!(answer.headers.len(), 2_001);
     let more = answer_to(format!("HTTP/1.1 200 OK\r\n{}\r\n", headers(3_000))).await;
     assert_eq!(more.unwrap_err(), SendError::Protocol);
 }
 
-/// Starts a server that answers the first request of every connection. It ends a second one with these bytes and a RST or a FIN.
+/// Starts a server that answers the first request of every connection. It ends a second one with these bytes
+/// and a RST or a FIN.
 async fn answering_once(last: &'static [u8], is_reset: bool) -> Server {
     Server::start(move |mut stream| async move {
         for answer in [OK, last] {
@@ -223,7 +244,11 @@ async fn request_lost_with_an_idle_connection_is_sent_again() {
         let server = answering_once(b"", is_reset).await;
         let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
         assert!(second_answer(&client, &server.url()).await.is_ok());
-        assert_eq!(server.hits(), 2, "the second request is sent on the first connection and again on a new one");
+        assert_eq!(
+            server.hits(),
+            2,
+            "the second request is sent on the first connection and again on a new one"
+        );
     }
 }
 
@@ -321,7 +346,8 @@ impl Tls {
         params.not_before = rcgen::date_time_ymd(1999, 1, 1);
         params.not_after = rcgen::date_time_ymd(self.until, 1, 1);
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        let server = serve_tls(certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()).await;
+        let server =
+            serve_tls(certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()).await;
         let client = trusting(self.trusted.then_some(authority));
         client.send(request(&secure(&server), &open_guard(), LONG)).await
     }
@@ -334,7 +360,8 @@ fn secure(server: &Server) -> String {
 
 fn certified(issuer: &Issuer<'static, KeyPair>) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["shop.test".to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
+    let certificate =
+        CertificateParams::new(["shop.test".to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
     (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
 
@@ -354,13 +381,18 @@ fn authority_as_pem(name: &str) -> (Arc<str>, Issuer<'static, KeyPair>) {
     (params.self_signed(&key).unwrap().pem().into(), Issuer::new(params, key))
 }
 
-fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>, speaks: &[&[u8]]) -> TlsAcceptor {
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
+fn acceptor(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    speaks: &[&[u8]],
+) -> TlsAcceptor {
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
     config.alpn_protocols = speaks.iter().map(|protocol| protocol.to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
@@ -418,7 +450,9 @@ async fn custom_authority_is_trusted_only_for_its_own_requests() {
     let (certificate, key) = certified(&issuer);
     let server = serve_tls(certificate, key).await;
     let client = trusting(None);
-    let call = async |authority| client.send(Request { authority, ..request(&secure(&server), &open_guard(), LONG) }).await;
+    let call = async |authority| {
+        client.send(Request { authority, ..request(&secure(&server), &open_guard(), LONG) }).await
+    };
     for _ in 0..2 {
         assert!(call(Some(one.clone())).await.is_ok());
         assert_eq!(call(Some(other.clone())).await.unwrap_err(), SendError::Tls(TlsFault::UnknownIssuer));
@@ -442,14 +476,21 @@ async fn http_2_is_used_if_the_server_offers_it() {
                 let endless = head + " " + &String::from_utf8_lossy(&said) + &"x".repeat(2 * MAX_BODY);
                 Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(endless))))
             });
-            http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await.map_err(std::io::Error::other)
+            http2::Builder::new(TokioExecutor::new())
+                .serve_connection(stream, answer)
+                .await
+                .map_err(std::io::Error::other)
         }
     })
     .await;
     let client = trusting(Some(root));
     for _ in 0..3 {
         let answer = client.send(request(&secure(&server), &open_guard(), LONG)).await.unwrap();
-        assert!(answer.body.starts_with(format!("HTTP/2.0 POST {} {{}}xx", secure(&server)).as_bytes()), "{:.80?}", answer.body);
+        assert!(
+            answer.body.starts_with(format!("HTTP/2.0 POST {} {{}}xx", secure(&server)).as_bytes()),
+            "{:.80?}",
+            answer.body
+        );
         assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
     }
     assert_eq!(server.hits(), 1, "all requests share one connection");
@@ -461,7 +502,10 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Speaks HTTP/2 by hand: answers the streams of a connection with these bytes in turn, then closes it.
-async fn speak_http_2(stream: &mut (impl tokio::io::AsyncRead + AsyncWriteExt + Unpin), reactions: &[Vec<u8>]) -> std::io::Result<()> {
+async fn speak_http_2(
+    stream: &mut (impl tokio::io::AsyncRead + AsyncWriteExt + Unpin),
+    reactions: &[Vec<u8>],
+) -> std::io::Result<()> {
     const HEADERS: u8 = 1;
     const SETTINGS: u8 = 4;
     use tokio::io::AsyncReadExt;
@@ -505,7 +549,9 @@ fn ok_on(stream: u8) -> Vec<u8> {
 async fn request_that_http_2_did_not_process_is_sent_again() {
     let refused = frame(3, 0, 3, &[0, 0, 0, 7]);
     let going_away = frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
-    for (lost, name) in [(Some(refused), "REFUSED_STREAM"), (Some(going_away), "GOAWAY"), (None, "closed while idle")] {
+    for (lost, name) in
+        [(Some(refused), "REFUSED_STREAM"), (Some(going_away), "GOAWAY"), (None, "closed while idle")]
+    {
         let (server, client) = serve_http_2([Some(ok_on(1)), lost].into_iter().flatten().collect()).await;
         let answer = second_answer(&client, &secure(&server)).await;
         assert_eq!(answer.unwrap().status.as_u16(), 200, "{name}");

@@ -1,7 +1,8 @@
 //! Asks limiters for permission to start, on behalf of all tasks of a process.
 //!
-//! A process makes one write after the other to each limiter. Requests that arrive during a write wait for it and share the next one. The
-//! first request that waits makes that write for all. There is no background task, because a Lambda function cannot have one.
+//! A process makes one write after the other to each limiter. Requests that arrive during a write wait for it
+//! and share the next one. The first request that waits makes that write for all. There is no background
+//! task, because a Lambda function cannot have one.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::limits::{
-    AcquireRequest, AcquireResult, BatchDecision, BatchLimits, BatchMember, BreakerState, CallReport, Denied, HolderId, LimitScope,
-    LimiterChange, LimiterKey, LimiterState, Limits, Permit, ScopedReservation, Successor,
+    AcquireRequest, AcquireResult, BatchDecision, BatchLimits, BatchMember, BreakerState, CallReport, Denied,
+    HolderId, LimitScope, LimiterChange, LimiterKey, LimiterState, Limits, Permit, ScopedReservation,
+    Successor,
 };
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::ports::{Clock, Random, StoreError};
@@ -47,8 +49,8 @@ pub struct ScopedLimits {
 
 /// Result of [`Limiter::acquire`].
 pub enum Entry {
-    /// The task may start. Return the permits through [`Limiter::complete`] or [`Limiter::cancel`]. Dropped permits are given back with the next
-    /// write.
+    /// The task may start. Return the permits through [`Limiter::complete`] or [`Limiter::cancel`]. Dropped
+    /// permits are given back with the next write.
     Granted(Permits),
     /// The task must wait.
     Denied {
@@ -155,7 +157,8 @@ enum Sent {
     Again,
 }
 
-/// Maximum age of the cached state. A write checks its version, so an old state matters only for replies that need no write.
+/// Maximum age of the cached state. A write checks its version, so an old state matters only for replies that
+/// need no write.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
 /// Maximum number of tries to write to a limiter that other processes write to as well.
@@ -176,9 +179,14 @@ impl Permits {
         self.0.iter().any(|held| held.limited.name.scope == *limiter)
     }
 
-    /// Marks the permit of the limiter that granted `scoped`, so that giving the permit back keeps the reservation.
+    /// Marks the permit of the limiter that granted `scoped`, so that giving the permit back keeps the
+    /// reservation.
     pub(crate) fn keeping(mut self, scoped: Option<&ScopedReservation>) -> Self {
-        for held in self.0.iter_mut().filter(|held| scoped.is_some_and(|scoped| scoped.scope == held.limited.name.scope)) {
+        for held in self
+            .0
+            .iter_mut()
+            .filter(|held| scoped.is_some_and(|scoped| scoped.scope == held.limited.name.scope))
+        {
             held.permit = held.permit.keeping_reservation();
         }
         self
@@ -189,7 +197,8 @@ impl Permits {
         self.0.is_empty()
     }
 
-    /// Returns true if one of the permits holds a slot. The limiter reclaims slots of a process that stops renewing.
+    /// Returns true if one of the permits holds a slot. The limiter reclaims slots of a process that stops
+    /// renewing.
     pub fn have_slots(&self) -> bool {
         self.0.iter().any(|held| held.slot.is_some())
     }
@@ -202,10 +211,17 @@ impl Limiter {
         Self { limiters, clock, random, holder, known: Mutex::default() }
     }
 
-    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `permits`.
+    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in
+    /// `permits`.
     ///
-    /// A task holds at most one reservation. If it waits with a different one, or without, the reservation that it came with is given back.
-    pub async fn acquire(&self, limiters: &[ScopedLimits], turn: &HoldState, mut permits: Permits) -> Result<Entry, StoreError> {
+    /// A task holds at most one reservation. If it waits with a different one, or without, the reservation
+    /// that it came with is given back.
+    pub async fn acquire(
+        &self,
+        limiters: &[ScopedLimits],
+        turn: &HoldState,
+        mut permits: Permits,
+    ) -> Result<Entry, StoreError> {
         let came_with = turn.reservations.rate.as_ref();
         let called = came_with.filter(|scoped| scoped.reservation.at() <= self.clock.now());
         for limited in limiters {
@@ -219,14 +235,22 @@ impl Limiter {
             };
             let limits = limited.limits;
             match self.ask(&limited.name, move |state, now| state.acquire(&limits, &request, now)).await {
-                Ok((AcquireResult::Granted(permit), slot)) => permits.0.push(HeldPermit { limited: limited.clone(), permit, slot }),
+                Ok((AcquireResult::Granted(permit), slot)) => {
+                    permits.0.push(HeldPermit { limited: limited.clone(), permit, slot });
+                }
                 Ok((AcquireResult::Denied(wait), _)) => {
                     // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
-                    let scoped = wait.reservation.map(|reservation| ScopedReservation { scope: limited.name.scope.clone(), reservation });
+                    let scoped = wait.reservation.map(|reservation| ScopedReservation {
+                        scope: limited.name.scope.clone(),
+                        reservation,
+                    });
                     let scoped = scoped.or_else(|| called.cloned());
-                    let is_settled =
-                        |before: &&ScopedReservation| is_own(before) || scoped.as_ref() == Some(before) || permits.are_of(&before.scope);
-                    if let Some(ScopedReservation { scope: of, reservation }) = came_with.filter(|before| !is_settled(before)) {
+                    let is_settled = |before: &&ScopedReservation| {
+                        is_own(before) || scoped.as_ref() == Some(before) || permits.are_of(&before.scope)
+                    };
+                    if let Some(ScopedReservation { scope: of, reservation }) =
+                        came_with.filter(|before| !is_settled(before))
+                    {
                         let name = LimiterKey { scope: of.clone(), ..limited.name.clone() };
                         self.change(&name, LimiterChange::ReleaseReservation(*reservation)).await;
                     }
@@ -247,18 +271,24 @@ impl Limiter {
     pub async fn cancel(&self, permits: Permits) {
         let holder = self.holder;
         for HeldPermit { limited, permit, slot } in permits.0 {
-            let cancel = move |state: &mut LimiterState, now, sent| state.cancel(with_capacity(permit, sent), holder, now);
+            let cancel = move |state: &mut LimiterState, now, sent| {
+                state.cancel(with_capacity(permit, sent), holder, now);
+            };
             self.tell(&limited.name, slot, cancel).await;
         }
     }
 
     /// Reports the result of a start. The pause in `report` applies only to the limiter `pause_scope`.
     ///
-    /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
+    /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they
+    /// expire.
     pub async fn complete(&self, permits: Permits, report: &CallReport, pause_scope: Option<&LimitScope>) {
         let holder = self.holder;
         for HeldPermit { limited: ScopedLimits { name, limits }, permit, slot } in permits.0 {
-            let report = CallReport { pause_until: report.pause_until.filter(|_| pause_scope == Some(&name.scope)), ..*report };
+            let report = CallReport {
+                pause_until: report.pause_until.filter(|_| pause_scope == Some(&name.scope)),
+                ..*report
+            };
             // Without a circuit breaker, a slot or a pause, there is nothing to record.
             if limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
                 let complete = move |state: &mut LimiterState, now, sent| {
@@ -269,7 +299,8 @@ impl Limiter {
         }
     }
 
-    /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half lease.
+    /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half
+    /// lease.
     pub async fn renew(&self, permits: &Permits) {
         for held in permits.0.iter().filter(|held| held.slot.is_some()) {
             // Every write recounts the slots of this process.
@@ -278,7 +309,12 @@ impl Limiter {
     }
 
     /// Adds a task to a batch and returns its position.
-    pub async fn join_batch(&self, name: &LimiterKey, limits: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
+    pub async fn join_batch(
+        &self,
+        name: &LimiterKey,
+        limits: BatchLimits,
+        member: BatchMember,
+    ) -> Result<BatchDecision, StoreError> {
         Ok(self.ask(name, move |state, now| state.join_batch(limits, &member, now)).await?.0)
     }
 
@@ -297,12 +333,14 @@ impl Limiter {
         self.tell(name, None, apply).await.flatten()
     }
 
-    /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it along.
+    /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it
+    /// along.
     pub async fn take_batch(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
         Ok(self.ask(name, move |state, _| state.take_batch(id)).await?.0)
     }
 
-    /// Sends an operation whose result the task needs. Returns its result, and its concurrency slot if it took one.
+    /// Sends an operation whose result the task needs. Returns its result, and its concurrency slot if it
+    /// took one.
     async fn ask<T: OperationResult>(
         &self,
         name: &LimiterKey,
@@ -317,7 +355,8 @@ impl Limiter {
         }
     }
 
-    /// Sends an operation without which the task can go on. Returns its result, or `None` if it could not be stored.
+    /// Sends an operation without which the task can go on. Returns its result, or `None` if it could not be
+    /// stored.
     async fn tell<T: OperationResult>(
         &self,
         name: &LimiterKey,
@@ -326,9 +365,12 @@ impl Limiter {
     ) -> Option<T> {
         let (limiter, mut sent) = (self.shared(name), Sent::First);
         loop {
-            match self.exchange(&limiter, name, move |state, now| run(state, now, sent), returned.take()).await {
-                // The task that was writing was dropped before or after its write. The next write reports the slot count, so the slot is
-                // freed in any case.
+            match self
+                .exchange(&limiter, name, move |state, now| run(state, now, sent), returned.take())
+                .await
+            {
+                // The task that was writing was dropped before or after its write. The next write reports the
+                // slot count, so the slot is freed in any case.
                 None => sent = Sent::Again,
                 Some(Ok((result, _))) => return Some(result),
                 Some(Err(error)) => {
@@ -348,7 +390,8 @@ impl Limiter {
         Arc::clone(known.entry(name.clone()).or_default())
     }
 
-    /// Sends an operation and waits until this or another task has written it. `None` if the writing task was dropped before it finished.
+    /// Sends an operation and waits until this or another task has written it. `None` if the writing task was
+    /// dropped before it finished.
     async fn exchange<T: OperationResult>(
         &self,
         limiter: &Arc<SharedLimiter>,
@@ -425,7 +468,8 @@ impl Limiter {
     }
 }
 
-/// Returns the permit to report. After a lost reply it has neither a reservation nor a slot, because both may belong to another task by now.
+/// Returns the permit to report. After a lost reply it has neither a reservation nor a slot, because both may
+/// belong to another task by now.
 fn with_capacity(permit: Permit, sent: Sent) -> Permit {
     if sent == Sent::First { permit } else { permit.without_capacity() }
 }

@@ -47,10 +47,11 @@ pub(crate) struct AttemptPlan {
 }
 
 impl AttemptPlan {
-    /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
-    /// unhealthy.
+    /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the
+    /// task's. No response counts as unhealthy.
     pub(super) fn health(&self, error: &TaskError) -> CallHealth {
-        let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
+        let answers =
+            self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
         match error.code.status() {
             // 429 limits the rate and says nothing about health.
             Some(429) => CallHealth::Unknown,
@@ -59,15 +60,17 @@ impl AttemptPlan {
         }
     }
 
-    /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
-    /// failure.
+    /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's
+    /// response policy may count it as a failure.
     pub(super) fn health_after_success(&self, result: &Json) -> CallHealth {
         #[derive(Deserialize)]
         struct Answered {
             status: u16,
         }
         match (&self.endpoint, result.parse::<Answered>()) {
-            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == ResponseClass::Retry && status != 429 => {
+            (Some((_, endpoint)), Ok(Answered { status }))
+                if endpoint.answers.meaning(status) == ResponseClass::Retry && status != 429 =>
+            {
                 CallHealth::Bad
             }
             _ => CallHealth::Good,
@@ -82,7 +85,8 @@ impl AttemptPlan {
     /// Returns the maximum duration of an attempt.
     pub(crate) fn timeout(&self, options: &TaskOptions) -> Duration {
         let endpoint = self.endpoint.as_ref().filter(|_| options.left.timeout);
-        endpoint.map_or(options.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
+        endpoint
+            .map_or(options.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
     }
 
     /// Returns the maximum number of attempts.

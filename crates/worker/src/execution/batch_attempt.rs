@@ -21,7 +21,8 @@ use crate::handler::Together;
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
 
-/// Number of companions claimed in parallel. It covers the largest batch: their leases are not renewed during the claims.
+/// Number of companions claimed in parallel. It covers the largest batch: their leases are not renewed during
+/// the claims.
 const MAX_IN_FLIGHT: usize = 100;
 /// Maximum duration of the admission check of a companion.
 const ADMISSION: Duration = Duration::from_secs(5);
@@ -61,9 +62,15 @@ impl BatchEntry {
 }
 
 impl Runner {
-    /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The companions' hints arrive later
-    /// and find nothing to do.
-    pub(crate) async fn run_together(&self, leader: Task, mut plan: AttemptPlan, limit: Duration, stop: &CancellationToken) -> Settlement {
+    /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The
+    /// companions' hints arrive later and find nothing to do.
+    pub(crate) async fn run_together(
+        &self,
+        leader: Task,
+        mut plan: AttemptPlan,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Settlement {
         let (companions, began) = (plan.companions.take().unwrap_or_default(), self.clock.now());
         let (mut parts, mut aside) = (Vec::new(), Vec::new());
         for fetched in self.fetch(&leader, &plan, companions).await {
@@ -82,13 +89,15 @@ impl Runner {
             self.settle_together(parts, run, started, stop).await
         };
         // The request does not wait for the writes about tasks that stay behind.
-        let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.key(), Some(task), event, stop)));
+        let set_aside =
+            join_all(aside.into_iter().map(|(task, event)| self.settle(task.key(), Some(task), event, stop)));
         join(work, set_aside).await.0
     }
 
     /// Claims the companions and checks whether each may join.
     async fn fetch(&self, leader: &Task, plan: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
-        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, plan));
+        let fetched = stream::iter(companions)
+            .map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, plan));
         fetched.buffer_unordered(MAX_IN_FLIGHT).collect().await
     }
 
@@ -119,23 +128,32 @@ impl Runner {
         };
         match admission {
             Admission::Go(own) => Fetched::Part(Box::new(BatchEntry::new(task, own, false))),
-            Admission::Hold { reason, until, reserved } => Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, reserved }),
+            Admission::Hold { reason, until, reserved } => {
+                Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, reserved })
+            }
         }
     }
 
     /// Returns true if this program version would batch the two tasks as well.
     fn is_alike(&self, task: &Task, leader: &Task) -> bool {
-        let batch_key = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
-        task.kind == leader.kind && task.options.endpoint == leader.options.endpoint && batch_key(task) == batch_key(leader)
+        let batch_key =
+            |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
+        task.kind == leader.kind
+            && task.options.endpoint == leader.options.endpoint
+            && batch_key(task) == batch_key(leader)
     }
 
     /// Runs the handler and keeps all leases alive.
     async fn execute_together(&self, parts: &[BatchEntry], limit: Duration, stop: &CancellationToken) -> Run {
         let Some(handler) = parts.first().and_then(|part| self.handlers.get(&part.task.kind)) else {
-            return Run::Over(Err(Failure::held(HeldReason::NoHandler, "this worker has no handler for the kind of the task")));
+            return Run::Over(Err(Failure::held(
+                HeldReason::NoHandler,
+                "this worker has no handler for the kind of the task",
+            )));
         };
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
-        let mut work = handler.run_batch(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
+        let mut work =
+            handler.run_batch(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
         let mut timeout = pin!(self.clock.sleep(granted));
         // The leases began with the claims.
         let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
@@ -158,7 +176,8 @@ impl Runner {
         }
     }
 
-    /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was lost or its task canceled.
+    /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was
+    /// lost or its task canceled.
     async fn beat_all(&self, parts: &[BatchEntry]) -> bool {
         let beats = parts.iter().map(async |part| {
             let ((), beat) = join(self.limiter.renew(&part.plan.permits), self.heartbeat(&part.context, part.task.token, None)).await;
@@ -172,13 +191,25 @@ impl Runner {
         join_all(beats).await.into_iter().all(|is_renewed| is_renewed)
     }
 
-    async fn settle_together(&self, parts: Vec<BatchEntry>, run: Run, started: Timestamp, stop: &CancellationToken) -> Settlement {
+    async fn settle_together(
+        &self,
+        parts: Vec<BatchEntry>,
+        run: Run,
+        started: Timestamp,
+        stop: &CancellationToken,
+    ) -> Settlement {
         let (whole, mut each): (Outcome, Vec<Outcome>) = match run {
             Run::Over(Ok(outcomes)) => (Some(Ok(Json::null())), outcomes.into_iter().map(Some).collect()),
             Run::Over(Err(failure)) => (Some(Err(failure.clone())), vec![Some(Err(failure)); parts.len()]),
             Run::Interrupted => (None, vec![None; parts.len()]),
         };
-        each.resize(parts.len(), Some(Err(Failure::retry(ErrorCode::HANDLER_ERROR, "the handler returned no outcome for this task"))));
+        each.resize(
+            parts.len(),
+            Some(Err(Failure::retry(
+                ErrorCode::HANDLER_ERROR,
+                "the handler returned no outcome for this task",
+            ))),
+        );
         let took = self.clock.now().since(started);
         let mut events = Vec::with_capacity(parts.len());
         let mut of_endpoint = None;
@@ -187,27 +218,39 @@ impl Runner {
                 Some(outcome) => self.event(&part.task, outcome, &part.context, &part.plan),
                 None => Event::Interrupt { token: part.task.token },
             };
-            // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new to any of the tasks.
+            // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new
+            // to any of the tasks.
             let of_whole = event(whole.clone());
-            let is_gone = matches!(of_whole, Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. });
+            let is_gone =
+                matches!(of_whole, Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. });
             if is_gone || (part.is_leader && of_endpoint.is_none()) {
                 of_endpoint = Some(of_whole);
             }
             events.push(event(outcome));
         }
         let of_endpoint = of_endpoint.as_ref();
-        let settled = parts.into_iter().zip(events).map(|(BatchEntry { task, context, plan, is_leader }, event)| {
-            let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
-            let report = async move {
-                if is_leader {
-                    self.report(&context.name.tenant, plan, of_endpoint, started).await;
-                } else {
-                    self.limiter.complete(plan.permits, &CallReport { health: CallHealth::Unknown, took, pause_until: None }, None).await;
-                }
-            };
-            async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }
-        });
+        let settled =
+            parts.into_iter().zip(events).map(|(BatchEntry { task, context, plan, is_leader }, event)| {
+                let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
+                let report = async move {
+                    if is_leader {
+                        self.report(&context.name.tenant, plan, of_endpoint, started).await;
+                    } else {
+                        self.limiter
+                            .complete(
+                                plan.permits,
+                                &CallReport { health: CallHealth::Unknown, took, pause_until: None },
+                                None,
+                            )
+                            .await;
+                    }
+                };
+                async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }
+            });
         let settlements = join_all(settled).await;
-        settlements.into_iter().find_map(|(is_leader, settlement)| is_leader.then_some(settlement)).unwrap_or(Settlement::Return)
+        settlements
+            .into_iter()
+            .find_map(|(is_leader, settlement)| is_leader.then_some(settlement))
+            .unwrap_or(Settlement::Return)
     }
 }

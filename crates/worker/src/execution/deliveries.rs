@@ -13,16 +13,20 @@ use crate::execution::runner::Runner;
 
 /// Time reserved before the deadline to give back unfinished tasks: longer than one call may take.
 const MARGIN: Duration = Duration::from_secs(6);
-/// Additional time reserved for an attempt that uses all of its time, so that it counts as timed out. Given back instead, it would start
-/// again and never end.
+/// Additional time reserved for an attempt that uses all of its time, so that it counts as timed out. Given
+/// back instead, it would start again and never end.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Runner {
     /// Runs deliveries in parallel. Returns for each whether the queue may forget it.
     ///
-    /// Deliveries do not affect one another: a panic concerns one delivery alone. Tasks that are unfinished shortly before `deadline` are
-    /// given back.
-    pub async fn run_batch(&self, deliveries: Vec<Delivery>, deadline: Timestamp) -> Vec<(Receipt, Settlement)> {
+    /// Deliveries do not affect one another: a panic concerns one delivery alone. Tasks that are unfinished
+    /// shortly before `deadline` are given back.
+    pub async fn run_batch(
+        &self,
+        deliveries: Vec<Delivery>,
+        deadline: Timestamp,
+    ) -> Vec<(Receipt, Settlement)> {
         let stop = CancellationToken::new();
         let left = deadline.since(self.clock.now()).saturating_sub(MARGIN);
         let limit = left.saturating_sub(SETTLING);
@@ -37,7 +41,12 @@ impl Runner {
         join(work, time).await.0.into_iter().flatten().collect()
     }
 
-    async fn run_isolated(&self, delivery: Delivery, limit: Duration, stop: &CancellationToken) -> Option<(Receipt, Settlement)> {
+    async fn run_isolated(
+        &self,
+        delivery: Delivery,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Option<(Receipt, Settlement)> {
         let receipt = match &delivery {
             Delivery::Hint { receipt, .. } => Some(receipt.clone()),
             Delivery::Claimed(_) => None,

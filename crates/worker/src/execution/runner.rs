@@ -63,7 +63,8 @@ pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check. The lease is not renewed before the handler runs.
 const ADMISSION: Duration = HEARTBEAT;
-/// Number of consecutive pauses on the endpoint's request after which the minimum pause stops growing, at about one minute.
+/// Number of consecutive pauses on the endpoint's request after which the minimum pause stops growing, at
+/// about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
 /// Pause between the first two tries to store an outcome. It doubles with each try.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
@@ -80,21 +81,34 @@ enum Run {
 
 impl Runner {
     /// Creates a runner. Processes that share an epoch see one another's configuration changes at once.
-    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, random: Arc<dyn Random>, epoch: ConfigEpoch) -> Self {
+    pub fn new(
+        backend: Backend,
+        handlers: Handlers,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        epoch: ConfigEpoch,
+    ) -> Self {
         let config_cache = Arc::new(ConfigCache::new(Arc::clone(&backend.config), Arc::clone(&clock), epoch));
-        let limiter = Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&random)));
+        let limiter =
+            Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&random)));
         Self { backend, handlers, clock, random, config_cache, limiter }
     }
 
     /// Runs a delivered task. Returns whether the queue may forget the hint.
     ///
-    /// If `stop` fires, drops the handler and gives the task back. Every other outcome is stored, unless the lease was lost.
+    /// If `stop` fires, drops the handler and gives the task back. Every other outcome is stored, unless the
+    /// lease was lost.
     pub async fn run(&self, delivery: Delivery, stop: &CancellationToken) -> Settlement {
         self.run_within(delivery, Duration::MAX, stop).await
     }
 
     /// Like [`Self::run`], but limits every attempt to `limit`, even if its task's timeout is longer.
-    pub async fn run_within(&self, delivery: Delivery, limit: Duration, stop: &CancellationToken) -> Settlement {
+    pub async fn run_within(
+        &self,
+        delivery: Delivery,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Settlement {
         match self.claim(delivery).await {
             Ok(Some(task)) => self.attempt(task, limit, stop).await,
             Ok(None) => Settlement::Acknowledge,
@@ -139,8 +153,8 @@ impl Runner {
         }
     }
 
-    /// Sends a hint again that is at most [`CLOCK_SKEW`] early: the sender's clock was ahead. Otherwise the task would wait for the
-    /// sweeper.
+    /// Sends a hint again that is at most [`CLOCK_SKEW`] early: the sender's clock was ahead. Otherwise the
+    /// task would wait for the sweeper.
     async fn hint_again(&self, task: &Task) -> Result<(), StoreError> {
         let early = task.due_at.since(self.clock.now());
         if early > CLOCK_SKEW {
@@ -168,7 +182,8 @@ impl Runner {
         let token = task.token;
         let not_yet = tokio::select! {
             biased;
-            // Permits that the task has by now are dropped. Their slots become free with the next write, or expire.
+            // Permits that the task has by now are dropped. Their slots become free with the next write, or
+            // expire.
             () = stop.cancelled() => Err(Event::Release { token }),
             admission = self.admit(&task) => match admission {
                 Admission::Go(plan) => Ok(plan),
@@ -207,7 +222,14 @@ impl Runner {
     }
 
     /// Runs the handler and keeps the lease alive.
-    async fn execute(&self, task: &Task, context: &TaskContext, plan: &AttemptPlan, limit: Duration, stop: &CancellationToken) -> Run {
+    async fn execute(
+        &self,
+        task: &Task,
+        context: &TaskContext,
+        plan: &AttemptPlan,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             return Run::Over(self.hold(token, HeldReason::NoHandler));
@@ -220,7 +242,8 @@ impl Runner {
         Box::pin(self.watch(work, task, context, plan, limit, stop)).await
     }
 
-    /// Waits for the handler and renews its lease. Ends it at its timeout, after a cancellation or when the worker stops.
+    /// Waits for the handler and renews its lease. Ends it at its timeout, after a cancellation or when the
+    /// worker stops.
     async fn watch(
         &self,
         mut work: BoxFuture<'_, Result<Json, Failure>>,
@@ -236,7 +259,8 @@ impl Runner {
         let mut pulse = pin!(self.clock.sleep(HEARTBEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
         let mut renewing = pin!(self.renew(&plan.permits));
-        let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
+        let (mut beating, mut grace, mut rest) =
+            (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
         let mut is_beat_due = false;
         loop {
             if is_beat_due && beating.is_terminated() {
@@ -256,7 +280,8 @@ impl Runner {
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
-                // Subscribes again before the heartbeat reads the change, so that no change is missed in between.
+                // Subscribes again before the heartbeat reads the change, so that no change is missed in
+                // between.
                 () = &mut changed => {
                     changed.set(self.backend.store.changed(&context.name).fuse());
                     is_beat_due = true;
@@ -295,7 +320,12 @@ impl Runner {
         }
     }
 
-    pub(crate) async fn heartbeat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    pub(crate) async fn heartbeat(
+        &self,
+        context: &TaskContext,
+        token: u64,
+        progress: Option<Json>,
+    ) -> Result<Heartbeat, StoreError> {
         context.note_beat();
         let until = self.clock.now() + LEASE;
         self.backend.store.heartbeat(&context.name, token, until, progress).await
@@ -309,7 +339,13 @@ impl Runner {
         }
     }
 
-    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, plan: &AttemptPlan) -> Event {
+    pub(crate) fn event(
+        &self,
+        task: &Task,
+        outcome: Result<Json, Failure>,
+        context: &TaskContext,
+        plan: &AttemptPlan,
+    ) -> Event {
         let token = task.token;
         match outcome {
             Ok(result) => Event::Succeed { token, result },
@@ -326,13 +362,18 @@ impl Runner {
             None => {}
         }
         let retry = match (signal, &plan.pause_scope) {
-            // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
+            // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause
+            // grows each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
-                let pause = pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
+                let pause =
+                    pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
                 Retry::Defer(HeldReason::RetryAfter, self.clock.now() + pause)
             }
-            // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the endpoint stays open.
-            (Some(DestinationSignal::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
+            // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the
+            // endpoint stays open.
+            (Some(DestinationSignal::Gone), Some(_))
+                if task.error.as_ref().is_none_or(|before| before.code != error.code) =>
+            {
                 Retry::Defer(HeldReason::EndpointGone, self.clock.now() + GONE_RECHECK)
             }
             _ => retry,
@@ -341,10 +382,16 @@ impl Runner {
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
-        Event::Hold { token, reason, until: self.clock.now() + HOLD_INTERVAL, reserved: Reservations::default() }
+        Event::Hold {
+            token,
+            reason,
+            until: self.clock.now() + HOLD_INTERVAL,
+            reserved: Reservations::default(),
+        }
     }
 
-    /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It doubles each time, up to 1 minute.
+    /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It
+    /// doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
         tracing::warn!(task = %task.id, "a call lacks handles, ports, memory or look-up slots of this process; its task is held");
         let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter()).min(HOLD_INTERVAL);
@@ -355,15 +402,22 @@ impl Runner {
         JitterSample::from_bits(self.random.next_u64())
     }
 
-    /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would be repeated otherwise. An
-    /// expired lease does no harm meanwhile, since the store refuses late outcomes.
-    pub(crate) async fn settle(&self, name: TaskKey, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
+    /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would
+    /// be repeated otherwise. An expired lease does no harm meanwhile, since the store refuses late outcomes.
+    pub(crate) async fn settle(
+        &self,
+        name: TaskKey,
+        mut known: Option<Task>,
+        event: Event,
+        stop: &CancellationToken,
+    ) -> Settlement {
         let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
                 Ok(_) => return Settlement::Acknowledge,
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
-                    // Either an earlier try stored it and its answer was lost, or another attempt took over. Both settle the hint.
+                    // Either an earlier try stored it and its answer was lost, or another attempt took over.
+                    // Both settle the hint.
                     tracing::info!(task = %name.id, "an outcome was not stored, because the lease had ended or was lost");
                     return Settlement::Acknowledge;
                 }

@@ -93,13 +93,16 @@ impl TaskContext {
                 *self.progress.lock() = Some(json);
                 self.progressed.notify_one();
             }
-            _ => tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON"),
+            _ => {
+                tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON");
+            }
         }
     }
 
     /// Resolves when the task has been canceled.
     ///
-    /// A handler that then returns anything but a result ends the task as `canceled`. One that does not return within 5 seconds is dropped.
+    /// A handler that then returns anything but a result ends the task as `canceled`. One that does not
+    /// return within 5 seconds is dropped.
     pub async fn canceled(&self) {
         self.cancel.cancelled().await;
     }

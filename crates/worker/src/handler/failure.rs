@@ -39,13 +39,14 @@ impl Failure {
         Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, signal: None }
     }
 
-    /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No attempt is counted. Without a limit
-    /// key and an endpoint it acts like [`Failure::retry_after`].
+    /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No
+    /// attempt is counted. Without a limit key and an endpoint it acts like [`Failure::retry_after`].
     pub fn defer(pause: Duration, code: &str, message: impl Into<String>) -> Self {
         Self { signal: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 
-    /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator or a client opens it.
+    /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator
+    /// or a client opens it.
     pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
         Self { signal: Some(DestinationSignal::Gone), ..Self::permanent(code, message) }
     }

@@ -32,7 +32,12 @@ impl Handlers {
     /// Adds a handler. It replaces one of the same kind.
     #[must_use]
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
-        const { assert!(Name::is_valid(H::KIND), "a handler's KIND must have 1 to 64 of the characters A-Z a-z 0-9 . _ -") };
+        const {
+            assert!(
+                Name::is_valid(H::KIND),
+                "a handler's KIND must have 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+            );
+        };
         if let Ok(kind) = Name::new(H::KIND) {
             self.by_kind.insert(kind, Arc::new(handler));
         }
@@ -60,7 +65,8 @@ impl KindRegistry for Handlers {
 /// Object-safe form of [`Handler`]: JSON in, JSON out. Turns a panic into a failure.
 pub(crate) trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError>;
-    fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
+    fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext)
+    -> BoxFuture<'a, Result<Json, Failure>>;
     fn batch_key(&self, payload: &Json) -> Option<u64>;
     fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
 }
@@ -77,9 +83,13 @@ pub(crate) fn unreadable(error: ReadError) -> FieldError {
 }
 
 pub(crate) fn keep<T: Serialize>(output: &T) -> Result<Json, Failure> {
-    let json = Json::from_value(output).map_err(|error| Failure::permanent(ErrorCode::INVALID_RESULT, error.to_string()))?;
+    let json = Json::from_value(output)
+        .map_err(|error| Failure::permanent(ErrorCode::INVALID_RESULT, error.to_string()))?;
     if json.get().len() > MAX_RESULT {
-        return Err(Failure::permanent(ErrorCode::INVALID_RESULT, format!("the result is longer than {MAX_RESULT} bytes of JSON")));
+        return Err(Failure::permanent(
+            ErrorCode::INVALID_RESULT,
+            format!("the result is longer than {MAX_RESULT} bytes of JSON"),
+        ));
     }
     Ok(json)
 }

@@ -40,11 +40,13 @@ use crate::signing::{At, CannotSign, Signer};
 
 /// Runs the tasks of kind `http`, including callbacks.
 ///
-/// By default a 2xx is success. 408, 425, 429, 5xx and calls without a response are retried. The task or its endpoint may change both
-/// lists. Every other status is final, including redirects: the destination was checked for this URL, not for the redirect's. A blocked
-/// address and a response with the header `Nobat-No-Retry: 1` are final too.
+/// By default a 2xx is success. 408, 425, 429, 5xx and calls without a response are retried. The task or its
+/// endpoint may change both lists. Every other status is final, including redirects: the destination was
+/// checked for this URL, not for the redirect's. A blocked address and a response with the header
+/// `Nobat-No-Retry: 1` are final too.
 ///
-/// 429 and 503 with `Retry-After` pause all tasks of the same limit key or endpoint. 410 marks the endpoint as gone.
+/// 429 and 503 with `Retry-After` pause all tasks of the same limit key or endpoint. 410 marks the endpoint
+/// as gone.
 #[derive(Clone)]
 pub struct Http {
     client: Client,
@@ -58,27 +60,32 @@ pub struct Call {
     /// HTTP method. Default `POST`.
     #[serde(default, deserialize_with = "nobat_core::json::decode::word")]
     pub method: Method,
-    /// URL of a task that names no endpoint: `http` or `https`, on the public internet or in a network that the operator allows.
+    /// URL of a task that names no endpoint: `http` or `https`, on the public internet or in a network that
+    /// the operator allows.
     pub url: Option<String>,
-    /// Path, query or both, added to the URL of the endpoint that the task names. If absent or empty, exactly the endpoint's URL is called.
+    /// Path, query or both, added to the URL of the endpoint that the task names. If absent or empty, exactly
+    /// the endpoint's URL is called.
     pub path: Option<String>,
     /// Headers. At most 50, and 8 KiB in total.
     #[serde(default, deserialize_with = "nobat_core::json::decode::texts")]
     pub headers: BTreeMap<String, String>,
-    /// Body, sent unchanged as `application/json`. `null` means no body. With a `content-type` other than JSON, a string is sent as its
-    /// text.
+    /// Body, sent unchanged as `application/json`. `null` means no body. With a `content-type` other than
+    /// JSON, a string is sent as its text.
     pub body: Option<Json>,
-    /// Binary body in base64 (RFC 4648, section 4; padding is optional), in place of `body`. It is sent as `application/octet-stream`
-    /// unless there is a `content-type`. It is never part of a batch.
+    /// Binary body in base64 (RFC 4648, section 4; padding is optional), in place of `body`. It is sent as
+    /// `application/octet-stream` unless there is a `content-type`. It is never part of a batch.
     pub body_base64: Option<String>,
-    /// `Idempotency-Key` of the request: 1 to 255 visible ASCII characters. Default: a key that nobat generates for the task. It stays the
-    /// same over all attempts and replays. The header of this name has the same effect.
+    /// `Idempotency-Key` of the request: 1 to 255 visible ASCII characters. Default: a key that nobat
+    /// generates for the task. It stays the same over all attempts and replays. The header of this name has
+    /// the same effect.
     pub idempotency_key: Option<String>,
     /// Maximum duration of the call, in seconds. At least 0.001. Effective only below the task's timeout.
     pub timeout: Option<f64>,
-    /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list, or `200-299` without an endpoint.
+    /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list, or
+    /// `200-299` without an endpoint.
     pub success_statuses: Option<Vec<Range>>,
-    /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list, or 408, 425, 429 and `>=500`.
+    /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list,
+    /// or 408, 425, 429 and `>=500`.
     pub retry_statuses: Option<Vec<Range>>,
 }
 
@@ -109,7 +116,12 @@ pub enum Method {
 impl Call {
     /// Returns the idempotency key that the task brings, in its field or in the header.
     fn own_key(&self) -> Option<&str> {
-        let of_header = || self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)).map(|(_, key)| key.as_str());
+        let of_header = || {
+            self.headers
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY))
+                .map(|(_, key)| key.as_str())
+        };
         self.idempotency_key.as_deref().or_else(of_header)
     }
 }
@@ -130,10 +142,13 @@ impl Http {
     async fn headers_of_endpoint(&self, context: &TaskContext) -> Result<HeaderMap, Failure> {
         match (&self.signer, at(context)) {
             (_, None) => Ok(HeaderMap::new()),
-            (Some(signer), Some(at)) => signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context)),
-            (None, Some(_)) => {
-                Err(Failure::held(HeldReason::SecretUnavailable, "this program has no signer, so it cannot sign requests to endpoints"))
+            (Some(signer), Some(at)) => {
+                signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context))
             }
+            (None, Some(_)) => Err(Failure::held(
+                HeldReason::SecretUnavailable,
+                "this program has no signer, so it cannot sign requests to endpoints",
+            )),
         }
     }
 
@@ -158,7 +173,10 @@ fn at(context: &TaskContext) -> Option<At<'_>> {
 fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
     tracing::warn!(task = %context.name.id, %error, "a request cannot be signed; it is not sent, and its task is held");
     // Error texts of a store or a service belong in the log only.
-    Failure::held(HeldReason::SecretUnavailable, "the secret or a stored header of the request cannot be read")
+    Failure::held(
+        HeldReason::SecretUnavailable,
+        "the secret or a stored header of the request cannot be read",
+    )
 }
 
 impl Handler for Http {
@@ -170,11 +188,17 @@ impl Handler for Http {
         let mut wrong = Vec::new();
         match &call.url {
             Some(url) => wrong.extend(Destination::parse(url, self.client.guard()).err().map(bad_url)),
-            None => wrong.push(FieldError::new("/url", "missing field `url`; send it, or name an `endpoint` in the task")),
+            None => wrong.push(FieldError::new(
+                "/url",
+                "missing field `url`; send it, or name an `endpoint` in the task",
+            )),
         }
         wrong.extend(wrong_anywhere(call));
         if call.path.is_some() {
-            wrong.push(FieldError::new("/path", "a `path` needs an endpoint, and the task names none; send the whole URL in `url`"));
+            wrong.push(FieldError::new(
+                "/path",
+                "a `path` needs an endpoint, and the task names none; send the whole URL in `url`",
+            ));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -182,7 +206,10 @@ impl Handler for Http {
     fn check_for_endpoint(&self, call: &Call) -> Option<Result<(), Vec<FieldError>>> {
         let mut wrong = wrong_anywhere(call);
         if call.url.is_some() {
-            wrong.push(FieldError::new("/url", "the URL comes from the endpoint; remove `url`, or send the rest of the URL as `path`"));
+            wrong.push(FieldError::new(
+                "/url",
+                "the URL comes from the endpoint; remove `url`, or send the rest of the URL as `path`",
+            ));
         }
         if call.path.as_ref().is_some_and(|path| !is_path(path)) {
             let detail = format!(
@@ -196,13 +223,16 @@ impl Handler for Http {
 
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
         let (answers, began) = (answers(&call, context), Instant::now());
-        let mut request = prepare(&call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
+        let mut request =
+            prepare(&call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, &context.idempotency_key, context).await?;
         // The client must time out before the worker does: only the client knows why a call is late.
         request.timeout = request.timeout.saturating_sub(began.elapsed());
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
-            Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during the call")),
+            Either::Right(_) => {
+                Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during the call"))
+            }
         }
     }
 
@@ -217,19 +247,25 @@ impl Handler for Http {
 
 /// Validates the fields that a call with a URL and one with an endpoint share.
 fn wrong_anywhere(call: &Call) -> Vec<FieldError> {
-    let mut wrong: Vec<FieldError> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
+    let mut wrong: Vec<FieldError> =
+        headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
     wrong.extend(wrong_key(call).map(|detail| FieldError::new("/idempotency_key", detail)));
     wrong.extend(wrong_base64(call).map(|detail| FieldError::new("/body_base64", detail)));
     if let Some(Err(detail)) = call.timeout.map(|seconds| TIMEOUTS.seconds(seconds)) {
         wrong.push(FieldError::new("/timeout", detail));
     }
-    for (pointer, ranges) in [("/success_statuses", &call.success_statuses), ("/retry_statuses", &call.retry_statuses)] {
+    for (pointer, ranges) in
+        [("/success_statuses", &call.success_statuses), ("/retry_statuses", &call.retry_statuses)]
+    {
         if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
             wrong.push(FieldError::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
         }
     }
     if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
-        wrong.push(FieldError::new("/success_statuses", "expected at least one range: without one, no response is a success"));
+        wrong.push(FieldError::new(
+            "/success_statuses",
+            "expected at least one range: without one, no response is a success",
+        ));
     }
     wrong
 }
@@ -239,8 +275,12 @@ fn wrong_key(call: &Call) -> Option<String> {
     if !is_idempotency_key(key) {
         return Some(HeaderFault::IdempotencyKey.to_string());
     }
-    let is_other = |(name, value): (&String, &String)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && value != key;
-    call.headers.iter().any(is_other).then(|| "the header `Idempotency-Key` has another value; send only one of the two".to_owned())
+    let is_other =
+        |(name, value): (&String, &String)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && value != key;
+    call.headers
+        .iter()
+        .any(is_other)
+        .then(|| "the header `Idempotency-Key` has another value; send only one of the two".to_owned())
 }
 
 fn wrong_base64(call: &Call) -> Option<&'static str> {
@@ -248,7 +288,9 @@ fn wrong_base64(call: &Call) -> Option<&'static str> {
     if call.body.is_some() {
         return Some("`body` is present too; send only one of the two");
     }
-    decode_base64(text).is_none().then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
+    decode_base64(text)
+        .is_none()
+        .then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
 }
 
 /// Returns the response policy: the task's lists, else the endpoint's, else the default.
@@ -269,7 +311,8 @@ fn bad_header(bad: BadHeader) -> FieldError {
     FieldError::new(format!("/headers{}", name.unwrap_or_default()), bad.fault.to_string())
 }
 
-/// Builds the request. Checks the URL again, since the allowed networks may have changed since the submission.
+/// Builds the request. Checks the URL again, since the allowed networks may have changed since the
+/// submission.
 fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let key = call.own_key().unwrap_or(&context.idempotency_key).to_owned();
     let url = match &context.endpoint {
@@ -278,26 +321,36 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     };
     let destination = url.map_err(BadUrl::from).and_then(|url| Destination::new(url, guard));
     let destination = destination.map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
-    let mut headers = headers::read(&call.headers)
-        .map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "the payload contains headers that cannot be sent"))?;
-    // The endpoint's headers replace the task's: a client that may send tasks there must not choose the identity.
+    let mut headers = headers::read(&call.headers).map_err(|_| {
+        Failure::permanent(ErrorCode::INVALID_PAYLOAD, "the payload contains headers that cannot be sent")
+    })?;
+    // The endpoint's headers replace the task's: a client that may send tasks there must not choose the
+    // identity.
     for (name, value) in fixed {
         headers.insert(name, value.clone());
     }
-    let authority = context.endpoint.as_ref().and_then(|(_, endpoint)| endpoint.authority.as_deref()).map(Arc::from);
+    let authority =
+        context.endpoint.as_ref().and_then(|(_, endpoint)| endpoint.authority.as_deref()).map(Arc::from);
     let body = match (&call.body_base64, &call.body) {
         (Some(base64), _) => {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
             decode_base64(base64)
-                .ok_or_else(|| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "`body_base64` of the payload is not base64"))?
+                .ok_or_else(|| {
+                    Failure::permanent(
+                        ErrorCode::INVALID_PAYLOAD,
+                        "`body_base64` of the payload is not base64",
+                    )
+                })?
                 .into()
         }
         (None, Some(body)) => write(body, &mut headers),
         (None, None) => Bytes::new(),
     };
     introduce(&mut headers, &key, context)?;
-    let timeout =
-        call.timeout.and_then(|seconds| TIMEOUTS.seconds(seconds).ok()).map_or(context.timeout, |timeout| timeout.min(context.timeout));
+    let timeout = call
+        .timeout
+        .and_then(|seconds| TIMEOUTS.seconds(seconds).ok())
+        .map_or(context.timeout, |timeout| timeout.min(context.timeout));
     let tenant = context.name.tenant.clone();
     Ok(Request { method: call.method.into(), destination, headers, body, authority, tenant, timeout })
 }
@@ -310,7 +363,11 @@ fn write(body: &Json, headers: &mut HeaderMap) -> Bytes {
 }
 
 /// Adds the headers that identify the caller and the call, so that the receiver can recognize repeated calls.
-fn introduce(headers: &mut HeaderMap, key: &str, context: &TaskContext) -> Result<(), http::header::InvalidHeaderValue> {
+fn introduce(
+    headers: &mut HeaderMap,
+    key: &str,
+    context: &TaskContext,
+) -> Result<(), http::header::InvalidHeaderValue> {
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("nobat/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(AGENT);
     // A response that is compressed anyway is decoded.

@@ -1,4 +1,5 @@
-//! Kind `noop`: does nothing, or fails on request. For trials and for measurements of everything around a handler.
+//! Kind `noop`: does nothing, or fails on request. For trials and for measurements of everything around a
+//! handler.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -66,7 +67,9 @@ impl Script {
 async fn sleep(pause: Duration, context: &TaskContext) -> Result<(), Failure> {
     match select(pin!(tokio::time::sleep(pause)), pin!(context.canceled())).await {
         Either::Left(_) => Ok(()),
-        Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during its sleep")),
+        Either::Right(_) => {
+            Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during its sleep"))
+        }
     }
 }
 
@@ -100,7 +103,8 @@ mod tests {
             hops: 0,
             now: Timestamp::EPOCH,
         };
-        let task = Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();
+        let task =
+            Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();
         TaskContext::new(&Task { attempt, ..task }, &AttemptPlan::default())
     }
 
@@ -123,7 +127,9 @@ mod tests {
 
     #[test]
     fn first_attempts_fail_and_panic_as_configured() {
-        let outcomes = |text| (1..=4).map(|attempt| run_at_once(text, attempt).err().unwrap_or_default()).collect::<Vec<_>>();
+        let outcomes = |text| {
+            (1..=4).map(|attempt| run_at_once(text, attempt).err().unwrap_or_default()).collect::<Vec<_>>()
+        };
         assert_eq!(outcomes(r#"{"fail": 2}"#), ["noop_failed", "noop_failed", "", ""]);
         assert_eq!(outcomes(r#"{"panic": 1, "fail": 3}"#), ["crashed", "noop_failed", "noop_failed", ""]);
     }
@@ -140,10 +146,11 @@ mod tests {
             (r#"{"slep": 1}"#, "/slep"),
             ("7", ""),
         ] {
-            let wrong = AnyHandler::check(&Noop, &payload(text), Target::Payload).map_err(|unfit| match unfit {
-                KindError::Payload(wrong) => wrong[0].pointer.clone(),
-                other => panic!("{other:?}"),
-            });
+            let wrong =
+                AnyHandler::check(&Noop, &payload(text), Target::Payload).map_err(|unfit| match unfit {
+                    KindError::Payload(wrong) => wrong[0].pointer.clone(),
+                    other => panic!("{other:?}"),
+                });
             assert_eq!(wrong, Err(pointer.to_owned()), "{text}");
         }
         assert!(AnyHandler::check(&Noop, &payload("null"), Target::Payload).is_ok());
@@ -162,6 +169,9 @@ mod tests {
         let (context, before, text) = (context(1), Instant::now(), payload(r#"{"sleep": 3600}"#));
         let sleeping = AnyHandler::run(&Noop, &text, &context);
         let (outcome, ()) = tokio::join!(sleeping, async { context.cancel() });
-        assert_eq!((outcome.unwrap_err().error.code.as_str(), before.elapsed()), ("canceled", Duration::ZERO));
+        assert_eq!(
+            (outcome.unwrap_err().error.code.as_str(), before.elapsed()),
+            ("canceled", Duration::ZERO)
+        );
     }
 }

@@ -11,8 +11,8 @@ use nobat_core::types::jitter_sample::JitterSample;
 
 /// Decides about tasks whose hints ended in the dead-letter queue.
 ///
-/// Only failures around the handler put hints there: an unavailable store, or a worker that died before its claim. A handler's failures
-/// count as attempts of the task, and its hints are acknowledged.
+/// Only failures around the handler put hints there: an unavailable store, or a worker that died before its
+/// claim. A handler's failures count as attempts of the task, and its hints are acknowledged.
 #[derive(Clone)]
 pub struct DeadLetters {
     /// The store and the queue.
@@ -27,7 +27,8 @@ pub struct DeadLetters {
 const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 impl DeadLetters {
-    /// Handles one dead letter, after `redrives` others of the same task in a row. Returns whether the queue may forget it.
+    /// Handles one dead letter, after `redrives` others of the same task in a row. Returns whether the queue
+    /// may forget it.
     pub async fn run(&self, name: &TaskKey, redrives: u32) -> Settlement {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,

@@ -45,8 +45,8 @@ const MIN_PAUSE: Duration = Duration::from_mins(5);
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 impl Sweeper {
-    /// Runs passes until one finds nothing or `deadline` has passed. Many tasks due at the same moment would otherwise take one interval
-    /// per pass.
+    /// Runs passes until one finds nothing or `deadline` has passed. Many tasks due at the same moment would
+    /// otherwise take one interval per pass.
     pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<SweepReport, StoreError> {
         let mut total = SweepReport::default();
         loop {
@@ -80,7 +80,8 @@ impl Sweeper {
                 State::Ended(_) => {}
             }
         }
-        let mut judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(MAX_IN_FLIGHT);
+        let mut judged =
+            stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(MAX_IN_FLIGHT);
         while let Some(judged) = judged.next().await {
             match judged {
                 Ok(count) => swept.judged += count,
@@ -102,7 +103,9 @@ impl Sweeper {
 
     /// Returns the number of tasks changed, or the task if its outcome could not be stored.
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
-        let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) else { return Ok(0) };
+        let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) else {
+            return Ok(0);
+        };
         // Read again, since the store may have listed the task without its payload.
         match self.backend.apply(&task.key(), None, event, now).await {
             Ok(_) => Ok(1),
@@ -131,9 +134,13 @@ impl SweepReport {
     }
 }
 
-/// Returns the time of the next check of a waiting task: some minutes after it is due, then at doubling intervals. Its deadline comes
-/// first.
+/// Returns the time of the next check of a waiting task: some minutes after it is due, then at doubling
+/// intervals. Its deadline comes first.
 fn next_look(task: &Task, now: Timestamp) -> Timestamp {
-    let next = if task.due_at > now { task.due_at + PATIENCE } else { now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE) };
+    let next = if task.due_at > now {
+        task.due_at + PATIENCE
+    } else {
+        now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE)
+    };
     task.options.expires_at.map_or(next, |deadline| deadline.min(next))
 }

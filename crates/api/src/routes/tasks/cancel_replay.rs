@@ -39,18 +39,20 @@ struct Cancel {}
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Replay {
-    /// True to send the endpoint a new idempotency key, so that it repeats work that it has done already. Default: `false`.
+    /// True to send the endpoint a new idempotency key, so that it repeats work that it has done already.
+    /// Default: `false`.
     #[schema(default = false)]
     new_key: bool,
-    /// Generation to replay, from the task's field `generation`. If the task is at another generation, the response is 409
-    /// `generation_mismatch` and nothing is replayed. Default: any generation.
+    /// Generation to replay, from the task's field `generation`. If the task is at another generation, the
+    /// response is 409 `generation_mismatch` and nothing is replayed. Default: any generation.
     #[schema(value_type = Option<u32>, minimum = 1)]
     generation: Option<f64>,
 }
 
 /// Cancel a task
 ///
-/// Cancels a task at once if it is not running. Requests a running task to stop; its handler then decides how the task ends.
+/// Cancels a task at once if it is not running. Requests a running task to stop; its handler then decides how
+/// the task ends.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/cancel",
@@ -95,7 +97,12 @@ pub(crate) async fn cancel(
 }
 
 /// Returns the answer to a change of a task, or to its repetition.
-fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Principal, now: Timestamp) -> Result<Response, Problem> {
+fn changed(
+    outcome: &Applied,
+    status: impl Fn(&Task) -> StatusCode,
+    caller: &Principal,
+    now: Timestamp,
+) -> Result<Response, Problem> {
     let (Applied::Done(task) | Applied::Repeated(task)) = outcome;
     let mut response = response::task(status(task), task, caller, now)?;
     if matches!(outcome, Applied::Repeated(_)) {
@@ -104,15 +111,17 @@ fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Pri
     Ok(response)
 }
 
-/// Returns true if a client has asked the task to stop already. Another request then changes nothing and gets no audit entry.
+/// Returns true if a client has asked the task to stop already. Another request then changes nothing and gets
+/// no audit entry.
 fn is_canceling(task: &Task) -> bool {
     matches!(&task.state, Standing::Running(lease) if lease.cancel == CancelRequest::Requested)
 }
 
 /// Replay a task
 ///
-/// Starts a new generation of attempts of a task that has ended. Its history stays. If several replays name the same `generation`, only one
-/// of them starts a new generation, even if that one ends before the others arrive.
+/// Starts a new generation of attempts of a task that has ended. Its history stays. If several replays name
+/// the same `generation`, only one of them starts a new generation, even if that one ends before the others
+/// arrive.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/replay",
@@ -143,7 +152,8 @@ pub(crate) async fn replay(
     let name = TaskKey { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
     let generation = options.generation.map(|number| Bounds::count(u32::MAX).whole(number)).transpose();
-    let generation = generation.map_err(|detail| Problem::from(vec![FieldError::new("/generation", detail)]))?;
+    let generation =
+        generation.map_err(|detail| Problem::from(vec![FieldError::new("/generation", detail)]))?;
     let event = Event::Replay { key, generation: generation.map(NonZeroU32::get) };
     let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
     changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)

@@ -1,4 +1,5 @@
-//! Explains why a task is not running. The core builds the explanation. This module reads the current configuration and limiter state.
+//! Explains why a task is not running. The core builds the explanation. This module reads the current
+//! configuration and limiter state.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +11,8 @@ use nobat_core::config::record::RecordKind;
 use nobat_core::config::task_config::TaskConfig;
 use nobat_core::limits::LimiterKey;
 use nobat_core::policy::decide;
-use nobat_core::policy::explain::{ExplainInput, ExplanationView, Known, explain};
+use nobat_core::policy::explain::ExplanationView;
+use nobat_core::policy::explain::{ExplainInput, Known, explain};
 use nobat_core::ports::StoreError;
 use nobat_core::task::{State as Standing, Task, TaskKey};
 use nobat_core::types::id::TaskId;
@@ -26,8 +28,9 @@ const EXPLANATION_BYTES: usize = 600;
 
 /// Explain why a task is not running
 ///
-/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's own state, the current
-/// configuration of its queue, kind, endpoint and limit key, and the current state of their limits.
+/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's own
+/// state, the current configuration of its queue, kind, endpoint and limit key, and the current state of
+/// their limits.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/explain",
@@ -46,7 +49,11 @@ pub(crate) async fn one(
     let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;
     let input = read_input(&app, &task).await?;
     let now = app.clock.now();
-    response::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &input, now), now))
+    response::value(
+        StatusCode::OK,
+        EXPLANATION_BYTES,
+        &ExplanationView::new(&task, explain(&task, &input, now), now),
+    )
 }
 
 /// Reads the current configuration and limiter state for a task, past all caches.
@@ -55,18 +62,31 @@ async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> 
         return Ok(ExplainInput::default());
     }
     let (config, tenant, options) = (&app.backend.config, &task.tenant, &task.options);
-    let queue_config = async |kind, name| config.queue_config(&QueueConfig::record_name(tenant, kind, name)).await;
-    let endpoint = async { OptionFuture::from(options.endpoint.as_ref().map(|name| config.endpoint(tenant, name))).await.transpose() };
-    let limit_key =
-        async { OptionFuture::from(options.limit_key.as_ref().map(|key| queue_config(RecordKind::LimitKey, key))).await.transpose() };
-    let (queue, kind) = (queue_config(RecordKind::Queue, &task.queue), queue_config(RecordKind::Kind, &task.kind));
-    let (queue, kind, settings, endpoint, limit_key) = try_join5(queue, kind, config.tenant(tenant), endpoint, limit_key).await?;
+    let queue_config =
+        async |kind, name| config.queue_config(&QueueConfig::record_name(tenant, kind, name)).await;
+    let endpoint = async {
+        OptionFuture::from(options.endpoint.as_ref().map(|name| config.endpoint(tenant, name)))
+            .await
+            .transpose()
+    };
+    let limit_key = async {
+        OptionFuture::from(options.limit_key.as_ref().map(|key| queue_config(RecordKind::LimitKey, key)))
+            .await
+            .transpose()
+    };
+    let (queue, kind) =
+        (queue_config(RecordKind::Queue, &task.queue), queue_config(RecordKind::Kind, &task.kind));
+    let (queue, kind, settings, endpoint, limit_key) =
+        try_join5(queue, kind, config.tenant(tenant), endpoint, limit_key).await?;
     let input = ExplainInput {
         task_config: TaskConfig { queue, kind, tenant: settings.limits },
         endpoint: endpoint.flatten(),
         limit_key,
         limiters: Vec::new(),
-        has_handler: !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_))),
+        has_handler: !matches!(
+            app.kinds.check(&task.kind, &task.payload, Target::Payload),
+            Err(KindError::UnknownKind(_))
+        ),
     };
     let limiters = decide(task, input.configuration()).limiters.into_iter().map(async |(of, limits)| {
         let name = LimiterKey { tenant: tenant.clone(), scope: of };

@@ -19,7 +19,8 @@ use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{cursor, response};
 
-const PARAMETERS: [&str; 7] = ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
+const PARAMETERS: [&str; 7] =
+    ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
 
 /// Approximate size in bytes of a task in an answer, without its payload, result and attempts.
 const SUMMARY_BYTES: usize = 512;
@@ -37,8 +38,8 @@ pub(crate) struct PageView<'a> {
 
 /// List tasks
 ///
-/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more pages follow. `next_cursor` is `null` only on the
-/// last page. A cursor is valid only with the filters of its page.
+/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more pages follow.
+/// `next_cursor` is `null` only on the last page. A cursor is valid only with the filters of its page.
 #[utoipa::path(
     get,
     path = "/v1/tasks",

@@ -28,8 +28,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Get a task
 ///
-/// With `wait`, the server holds the response until the task has ended or the time is up. The response shows the current state in both
-/// cases. Only keys with the scope `payload:view` see the payload and the result, in this response and in all others.
+/// With `wait`, the server holds the response until the task has ended or the time is up. The response shows
+/// the current state in both cases. Only keys with the scope `payload:view` see the payload and the result,
+/// in this response and in all others.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
@@ -101,7 +102,9 @@ mod tests {
     #[test]
     fn wait_is_limited_to_the_maximum() {
         let max = Duration::from_secs(25);
-        for (text, wait) in [("0", 0.0), ("-0", 0.0), ("1.5", 1.5), ("25", 25.0), ("1e300", 25.0), ("inf", 25.0)] {
+        for (text, wait) in
+            [("0", 0.0), ("-0", 0.0), ("1.5", 1.5), ("25", 25.0), ("1e300", 25.0), ("inf", 25.0)]
+        {
             assert_eq!(seconds(text, max), Some(Duration::from_secs_f64(wait)), "{text}");
         }
         for text in ["", "-1", "NaN", "-inf", "25s", "0x1", "1,5"] {

@@ -27,7 +27,8 @@ use crate::quotas::pending_quota::More;
 const ONE: &str = "/v1/tasks";
 const BATCH: &str = "/v1/tasks/batch";
 const MAX_BATCH: usize = 100;
-/// Header in the requests that tasks send: the number of tasks in the chain that led to the request. Stops loops.
+/// Header in the requests that tasks send: the number of tasks in the chain that led to the request. Stops
+/// loops.
 static HOPS: HeaderName = HeaderName::from_static("nobat-hops");
 
 /// Several tasks. nobat accepts all of them or none.
@@ -49,8 +50,9 @@ pub(crate) struct BatchView<'a> {
 
 /// Submit a task
 ///
-/// When the client gets the response, the task is stored and nobat will run it. A repeated request with the same `Idempotency-Key` creates
-/// no second task. Its response shows the task of the first request in its current state.
+/// When the client gets the response, the task is stored and nobat will run it. A repeated request with the
+/// same `Idempotency-Key` creates no second task. Its response shows the task of the first request in its
+/// current state.
 #[utoipa::path(
     post,
     path = "/v1/tasks",
@@ -84,9 +86,12 @@ pub(crate) async fn one(
     let submission: Submission = read_object(&body)?;
     let intake = SubmitRequest::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
-    let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store returned no task")) };
+    let Some(task) = accepted.tasks.first() else {
+        return Err(Problem::internal("the store returned no task"));
+    };
     let mut response = accepted.marked(response::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
-    // A relative path. An absolute one would repeat the client's `Host` header, which could point other clients to another server.
+    // A relative path. An absolute one would repeat the client's `Host` header, which could point other
+    // clients to another server.
     if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -95,8 +100,8 @@ pub(crate) async fn one(
 
 /// Submit up to 100 tasks
 ///
-/// nobat accepts all of them or none. If one task is not valid, it refuses the batch, and `errors` gives that task's index. An
-/// `Idempotency-Key` applies to the whole batch.
+/// nobat accepts all of them or none. If one task is not valid, it refuses the batch, and `errors` gives that
+/// task's index. An `Idempotency-Key` applies to the whole batch.
 #[utoipa::path(
     post,
     path = "/v1/tasks/batch",
@@ -154,12 +159,21 @@ enum History {
 }
 
 impl<'a> SubmitRequest<'a> {
-    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Principal, headers: &HeaderMap) -> Result<Self, Problem> {
+    fn new(
+        app: &'a App,
+        identity: &'a Identity<'a>,
+        caller: &'a Principal,
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
         Ok(Self { app, identity, caller, hops: hops(headers)?, now: app.clock.now() })
     }
 
     /// Returns the task, or everything that is wrong with it.
-    async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
+    async fn task(
+        &self,
+        submission: Submission,
+        place: usize,
+    ) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
         let (tenant, config_cache) = (&self.caller.tenant, self.app.config_cache());
         // A malformed name finds no endpoint here. `into_task` reports it.
         let endpoint = match submission.endpoint.as_deref().map(Name::new) {
@@ -167,7 +181,9 @@ impl<'a> SubmitRequest<'a> {
             _ => None,
         };
         let task_config = match (submission.queue(), Name::new(&submission.kind)) {
-            (Ok(queue), Ok(kind)) if submission.retry.is_none() => Some(config_cache.task_config(tenant, &queue, &kind).await?),
+            (Ok(queue), Ok(kind)) if submission.retry.is_none() => {
+                Some(config_cache.task_config(tenant, &queue, &kind).await?)
+            }
             _ => None,
         };
         Ok(submission.into_task(&SubmissionContext {
@@ -185,22 +201,34 @@ impl<'a> SubmitRequest<'a> {
         }))
     }
 
-    async fn tasks(&self, submissions: Vec<Submission>) -> Result<Result<Vec<Task>, Vec<FieldError>>, StoreError> {
+    async fn tasks(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Result<Vec<Task>, Vec<FieldError>>, StoreError> {
         let mut tasks = Vec::with_capacity(submissions.len());
         let mut wrong = Vec::new();
         for (place, submission) in submissions.into_iter().enumerate() {
             match self.task(submission, place).await? {
                 Ok(task) => tasks.push(task),
-                Err(invalid) => wrong.extend(invalid.into_iter().map(|invalid| invalid.under(&format!("/tasks/{place}")))),
+                Err(invalid) => {
+                    wrong
+                        .extend(invalid.into_iter().map(|invalid| invalid.under(&format!("/tasks/{place}"))));
+                }
             }
         }
         Ok(if wrong.is_empty() { Ok(tasks) } else { Err(wrong) })
     }
 
-    async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<FieldError>>) -> Result<Accepted, Problem> {
+    async fn accept(
+        &self,
+        count: usize,
+        tasks: Result<Vec<Task>, Vec<FieldError>>,
+    ) -> Result<Accepted, Problem> {
         match tasks {
             // A repeated request gets its first tasks, even if the tenant has reached its limit since.
-            Ok(_) if !self.may_wait(count).await? => self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits())),
+            Ok(_) if !self.may_wait(count).await? => {
+                self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits()))
+            }
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
                 InsertResult::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
                 InsertResult::Existing(tasks) => self.recognise(count, tasks),
@@ -222,13 +250,15 @@ impl<'a> SubmitRequest<'a> {
         Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(self.app.recount))
     }
 
-    /// Returns the tasks that the store found under this request's ids. Fails if another request created them, or if some no longer exist.
+    /// Returns the tasks that the store found under this request's ids. Fails if another request created
+    /// them, or if some no longer exist.
     fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
         let fingerprint = self.identity.fingerprint();
         if found.iter().any(|task| task.options.fingerprint != fingerprint) {
             return Err(Problem::key_reused());
         }
-        // Without a key, ids are random. A task that exists already then comes from the store's own retry of this write.
+        // Without a key, ids are random. A task that exists already then comes from the store's own retry of
+        // this write.
         let history = if fingerprint.is_some() { History::Replayed } else { History::New };
         if found.len() != count {
             return Err(Problem::new(
@@ -237,20 +267,26 @@ impl<'a> SubmitRequest<'a> {
             ));
         }
         if matches!(self.identity, Identity::Keyed { .. }) {
-            found.sort_by_cached_key(|task| (0..count).position(|place| self.identity.id(&self.caller.tenant, place, self.now) == task.id));
+            found.sort_by_cached_key(|task| {
+                (0..count).position(|place| self.identity.id(&self.caller.tenant, place, self.now) == task.id)
+            });
         }
         Ok(Accepted { tasks: found, history })
     }
 
-    /// Looks up the tasks of an earlier request with the same key, for a request that is not valid or not admitted now.
+    /// Looks up the tasks of an earlier request with the same key, for a request that is not valid or not
+    /// admitted now.
     ///
-    /// A request that was valid once can become invalid: its deadline passes, or its kind is removed. With its key it is still the same
-    /// request.
+    /// A request that was valid once can become invalid: its deadline passes, or its kind is removed. With
+    /// its key it is still the same request.
     async fn remember(&self, count: usize) -> Result<Option<Result<Accepted, Problem>>, Problem> {
         let mut found = Vec::new();
         let keyed = matches!(self.identity, Identity::Keyed { .. });
         for place in (0..count).filter(|_| keyed) {
-            let name = TaskKey { tenant: self.caller.tenant.clone(), id: self.identity.id(&self.caller.tenant, place, self.now) };
+            let name = TaskKey {
+                tenant: self.caller.tenant.clone(),
+                id: self.identity.id(&self.caller.tenant, place, self.now),
+            };
             found.extend(self.app.backend.store.get(&name, self.now).await?);
             // If the first task does not exist, the key was never used. This saves up to 99 reads.
             if found.is_empty() {
@@ -261,11 +297,18 @@ impl<'a> SubmitRequest<'a> {
     }
 }
 
-/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above [`TaskOptions::MAX_HOPS`].
+/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above
+/// [`TaskOptions::MAX_HOPS`].
 fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
-    let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= TaskOptions::MAX_HOPS);
-    let detail = || format!("too many tasks submitted one another; expected `nobat-hops` from 0 to {}", TaskOptions::MAX_HOPS);
+    let hops =
+        said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= TaskOptions::MAX_HOPS);
+    let detail = || {
+        format!(
+            "too many tasks submitted one another; expected `nobat-hops` from 0 to {}",
+            TaskOptions::MAX_HOPS
+        )
+    };
     hops.ok_or_else(|| Problem::new(Code::LoopDetected, detail()))
 }
 

@@ -22,23 +22,26 @@ use crate::types::http_status::Statuses;
 use crate::types::http_url::HttpUrl;
 use crate::types::time::Timestamp;
 
-/// Configuration of an endpoint. It replaces the whole configuration: omitted fields reset to their defaults, except `secret` and `paused`,
-/// which keep their values.
+/// Configuration of an endpoint. It replaces the whole configuration: omitted fields reset to their defaults,
+/// except `secret` and `paused`, which keep their values.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
-    /// The `http` or `https` URL that tasks without a path call, with or without a slash at its end. The paths of other tasks follow it. It
-    /// has no query, no fragment, and no segments `.` and `..`. At most 1,024 bytes of printable ASCII.
+    /// The `http` or `https` URL that tasks without a path call, with or without a slash at its end. The
+    /// paths of other tasks follow it. It has no query, no fragment, and no segments `.` and `..`. At most
+    /// 1,024 bytes of printable ASCII.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
-    /// Headers that every request gets. They replace headers of the same names that tasks bring. The values are stored encrypted and never
-    /// shown. `null` keeps the stored value, as long as scheme, host and port stay the same.
+    /// Headers that every request gets. They replace headers of the same names that tasks bring. The values
+    /// are stored encrypted and never shown. `null` keeps the stored value, as long as scheme, host and port
+    /// stay the same.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
-    /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. It replaces all current secrets at once. If omitted, the
-    /// current secrets go on signing. A new endpoint gets a generated secret, which the response shows once.
+    /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. It replaces all current
+    /// secrets at once. If omitted, the current secrets go on signing. A new endpoint gets a generated
+    /// secret, which the response shows once.
     #[cfg_attr(
         feature = "openapi",
         schema(
@@ -46,7 +49,8 @@ pub struct EndpointSubmission {
         )
     )]
     pub secret: Option<String>,
-    /// Maximum duration of an attempt in seconds, for tasks without a timeout of their own. Default 30. At least 0.001.
+    /// Maximum duration of an attempt in seconds, for tasks without a timeout of their own. Default 30. At
+    /// least 0.001.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
     /// Retry policy, for tasks without one of their own.
@@ -56,8 +60,8 @@ pub struct EndpointSubmission {
     /// Statuses that mean success, such as `200-299`, which is the default. From 1 to 20 ranges.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
     pub success_statuses: Option<Vec<String>>,
-    /// Statuses that mean that a later attempt may succeed, such as `>=500` or `!501`. Default 408, 425, 429 and `>=500`. At most 20
-    /// ranges. A status in neither list is final.
+    /// Statuses that mean that a later attempt may succeed, such as `>=500` or `!501`. Default 408, 425, 429
+    /// and `>=500`. At most 20 ranges. A status in neither list is final.
     #[cfg_attr(feature = "openapi", schema(max_items = 20))]
     pub retry_statuses: Option<Vec<String>>,
     /// Start rate and concurrency of its calls. No limits by default.
@@ -72,27 +76,29 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
     pub batch: Option<BatchSubmission>,
-    /// Certificate authorities to trust for this endpoint, in place of the operating system's: up to ten certificates in PEM. At most
-    /// 16,384 characters.
+    /// Certificate authorities to trust for this endpoint, in place of the operating system's: up to ten
+    /// certificates in PEM. At most 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
     pub ca_certificates: Option<String>,
     /// True if tasks for the endpoint are held. If omitted, the value does not change.
     pub paused: Option<bool>,
 }
 
-/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or, if `per_item_results` is set, of
-/// `{"id", "body"}`.
+/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or,
+/// if `per_item_results` is set, of `{"id", "body"}`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchSubmission {
-    /// Maximum number of tasks in one request. Default 100. From 1 to 100. Fewer go if their bodies exceed 1 MiB together.
+    /// Maximum number of tasks in one request. Default 100. From 1 to 100. Fewer go if their bodies exceed 1
+    /// MiB together.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100))]
     pub max_items: Option<f64>,
     /// Maximum time for which the first task waits for others, in seconds. Default 5. From 0 to 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
     pub max_wait: Option<f64>,
-    /// True if the response reports the outcome of each item: `{"results": [{"id", "status"}]}`. Default `false`.
+    /// True if the response reports the outcome of each item: `{"results": [{"id", "status"}]}`. Default
+    /// `false`.
     pub per_item_results: Option<bool>,
 }
 
@@ -144,11 +150,17 @@ impl Value {
 
 impl EndpointSubmission {
     /// Returns the endpoint, or all errors in the request.
-    pub fn into_endpoint(self, receiving: &EndpointUpdateContext<'_>) -> Result<EndpointUpdate, Vec<FieldError>> {
+    pub fn into_endpoint(
+        self,
+        receiving: &EndpointUpdateContext<'_>,
+    ) -> Result<EndpointUpdate, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
         let current = receiving.current;
         if self.url.contains(['?', '#']) {
-            wrong.add("/url", "expected a URL without a query and a fragment, because nobat appends paths to it");
+            wrong.add(
+                "/url",
+                "expected a URL without a query and a fragment, because nobat appends paths to it",
+            );
         }
         let url = wrong.url(&self.url);
         let headers = headers(self.headers.unwrap_or_default(), url.as_ref(), current, &mut wrong);
@@ -159,24 +171,34 @@ impl EndpointSubmission {
             None
         });
         let made = (given.is_none() && current.is_none()).then(|| WebhookSecret::new(receiving.random));
-        let timeout = self.timeout.and_then(|timeout| wrong.take("/timeout", Bounds::timeout(receiving.max_timeout).seconds(timeout)));
+        let timeout = self.timeout.and_then(|timeout| {
+            wrong.take("/timeout", Bounds::timeout(receiving.max_timeout).seconds(timeout))
+        });
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = ResponsePolicy::default();
         if self.success_statuses.as_ref().is_some_and(Vec::is_empty) {
             wrong.add("/success_statuses", "expected at least one range; without one, no task can succeed");
         }
-        let success_statuses =
-            self.success_statuses.map_or(usual.success_statuses, |texts| statuses("/success_statuses", texts, &mut wrong));
-        let retry_statuses = self.retry_statuses.map_or(usual.retry_statuses, |texts| statuses("/retry_statuses", texts, &mut wrong));
+        let success_statuses = self
+            .success_statuses
+            .map_or(usual.success_statuses, |texts| statuses("/success_statuses", texts, &mut wrong));
+        let retry_statuses = self
+            .retry_statuses
+            .map_or(usual.retry_statuses, |texts| statuses("/retry_statuses", texts, &mut wrong));
         let limits = self.limits.unwrap_or_default().limits("/limits", &mut wrong);
         let breaker = self.circuit_breaker.unwrap_or_default().policy("/circuit_breaker", &mut wrong);
         let batch = self.batch.map(|batch| batch.checked(&mut wrong));
-        if let Some(Err(detail)) = self.ca_certificates.as_deref().map(|pem| receiving.kinds.check_authority(pem)) {
+        if let Some(Err(detail)) =
+            self.ca_certificates.as_deref().map(|pem| receiving.kinds.check_authority(pem))
+        {
             wrong.add("/ca_certificates", detail);
         }
         let Some(url) = url.filter(|_| wrong.0.is_empty()) else { return Err(wrong.0) };
-        let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes())) {
-            Some(sealed) => Secrets::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default(),
+        let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes()))
+        {
+            Some(sealed) => {
+                Secrets::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default()
+            }
             None => current.map(|current| current.secrets.clone()).unwrap_or_default(),
         };
         let sealed = |(name, value)| match value {
@@ -203,9 +225,12 @@ impl EndpointSubmission {
 
 impl BatchSubmission {
     fn checked(&self, wrong: &mut ValidationErrors) -> BatchPolicy {
-        let max_items = self.max_items.and_then(|count| wrong.take("/batch/max_items", Bounds::count(MAX_ITEMS.get()).whole(count)));
-        let max_wait =
-            self.max_wait.and_then(|seconds| wrong.take("/batch/max_wait", Bounds::delay(MAX_RESERVATION_AHEAD).seconds(seconds)));
+        let max_items = self
+            .max_items
+            .and_then(|count| wrong.take("/batch/max_items", Bounds::count(MAX_ITEMS.get()).whole(count)));
+        let max_wait = self.max_wait.and_then(|seconds| {
+            wrong.take("/batch/max_wait", Bounds::delay(MAX_RESERVATION_AHEAD).seconds(seconds))
+        });
         BatchPolicy {
             max_items: max_items.unwrap_or(MAX_ITEMS),
             max_wait: max_wait.unwrap_or(MAX_WAIT),
@@ -214,8 +239,8 @@ impl BatchSubmission {
     }
 }
 
-/// Returns the headers to store. `null` keeps a value only for the same destination. Otherwise a client that may change an endpoint could
-/// have its secrets sent elsewhere and read them there.
+/// Returns the headers to store. `null` keeps a value only for the same destination. Otherwise a client that
+/// may change an endpoint could have its secrets sent elsewhere and read them there.
 fn headers(
     given: BTreeMap<String, Option<String>>,
     url: Option<&HttpUrl>,
@@ -230,13 +255,15 @@ fn headers(
         // Header names ignore case: all spellings are one header.
         let name = name.to_ascii_lowercase();
         if name == "idempotency-key" {
-            let detail =
-                "an endpoint cannot set `Idempotency-Key`, because each task needs its own key; set `idempotency_key` in the payload";
+            let detail = "an endpoint cannot set `Idempotency-Key`, because each task needs its own key; set `idempotency_key` in the payload";
             wrong.add(&pointer, detail);
             continue;
         }
         if value.is_none() && is_elsewhere {
-            wrong.add(&pointer, "`null` keeps a value only for the same scheme, host and port; send the value");
+            wrong.add(
+                &pointer,
+                "`null` keeps a value only for the same scheme, host and port; send the value",
+            );
             continue;
         }
         let value = value.map(Value::New).or_else(|| current?.headers.get(&name).cloned().map(Value::Kept));
@@ -263,12 +290,15 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut ValidationErrors) -> 
     Statuses::new(ranges)
 }
 
-/// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to `false`.
+/// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to
+/// `false`.
 fn status(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> EndpointStatus {
     match (paused, current.map(|current| current.status).unwrap_or_default()) {
         (Some(true), _) => EndpointStatus::Paused,
         (Some(false), _) => EndpointStatus::Open,
-        (None, EndpointStatus::Gone) if current.is_some_and(|current| current.url != *url) => EndpointStatus::Open,
+        (None, EndpointStatus::Gone) if current.is_some_and(|current| current.url != *url) => {
+            EndpointStatus::Open
+        }
         (None, status) => status,
     }
 }
@@ -277,7 +307,10 @@ impl ValidationErrors {
     /// Parses the URL of an endpoint. Returns `None` if it cannot be parsed, and adds the error.
     fn url(&mut self, text: &str) -> Option<HttpUrl> {
         let parsed = HttpUrl::parse(text).map_err(|invalid| {
-            self.0.push(FieldError { code: Some(ErrorCode::INVALID_URL), ..FieldError::new("/url", invalid.to_string()) });
+            self.0.push(FieldError {
+                code: Some(ErrorCode::INVALID_URL),
+                ..FieldError::new("/url", invalid.to_string())
+            });
         });
         let url = parsed.ok()?;
         if url.as_str().len() > MAX_BASE || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -313,7 +346,11 @@ mod tests {
 
     impl KindRegistry for Elsewhere {
         fn check(&self, _: &Name, payload: &Json, _: Target) -> Result<(), KindError> {
-            if payload.get().contains("127.0.0.1") { Err(KindError::Payload(vec![FieldError::new("/url", "blocked")])) } else { Ok(()) }
+            if payload.get().contains("127.0.0.1") {
+                Err(KindError::Payload(vec![FieldError::new("/url", "blocked")]))
+            } else {
+                Ok(())
+            }
         }
 
         fn check_authority(&self, pem: &str) -> Result<(), String> {
@@ -336,7 +373,9 @@ mod tests {
             now: Timestamp::EPOCH + Duration::from_secs(current.map_or(1, |_| 2)),
         };
         let submission: EndpointSubmission = read_object(json.as_bytes()).unwrap();
-        submission.into_endpoint(&receiving).map_err(|wrong| wrong.into_iter().map(|invalid| invalid.pointer).collect())
+        submission
+            .into_endpoint(&receiving)
+            .map_err(|wrong| wrong.into_iter().map(|invalid| invalid.pointer).collect())
     }
 
     fn opened(sealed: &Sealed) -> Vec<u8> {
@@ -345,27 +384,46 @@ mod tests {
 
     #[test]
     fn new_endpoint_gets_a_secret_and_an_update_keeps_it() {
-        let EndpointUpdate { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
-        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.status), ("https://billing.example/api/", 1, EndpointStatus::Open));
+        let EndpointUpdate { endpoint, made } =
+            put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
+        assert_eq!(
+            (endpoint.url.as_str(), endpoint.version, endpoint.status),
+            ("https://billing.example/api/", 1, EndpointStatus::Open)
+        );
         assert!(endpoint.limits.breaker.is_some(), "the circuit breaker is enabled by default");
-        let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
+        let secret = |endpoint: &Endpoint| {
+            endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>()
+        };
         assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
         let again = put(r#"{"url": "https://billing.example/v2"}"#, Some(&endpoint)).unwrap();
         assert!(again.made.is_none());
         assert_eq!((again.endpoint.version, again.endpoint.created_at), (2, endpoint.created_at));
         assert_eq!(again.endpoint.secrets, endpoint.secrets);
         let own = WebhookSecret::new([3; WebhookSecret::BYTES]);
-        let given = put(&format!(r#"{{"url": "https://billing.example/", "secret": "{}"}}"#, own.to_text()), Some(&endpoint)).unwrap();
+        let given = put(
+            &format!(r#"{{"url": "https://billing.example/", "secret": "{}"}}"#, own.to_text()),
+            Some(&endpoint),
+        )
+        .unwrap();
         assert!(given.made.is_none(), "a secret that the client set is not shown");
         assert_eq!(secret(&given.endpoint), [own.as_bytes().to_vec()]);
     }
 
     #[test]
     fn header_values_are_sealed_and_kept() {
-        let first = put(r#"{"url": "https://billing.example", "headers": {"Authorization": "Bearer hunter2"}}"#, None).unwrap().endpoint;
+        let first = put(
+            r#"{"url": "https://billing.example", "headers": {"Authorization": "Bearer hunter2"}}"#,
+            None,
+        )
+        .unwrap()
+        .endpoint;
         assert!(!first.to_text().contains("hunter2"));
         assert_eq!(opened(&first.headers["authorization"]), b"Bearer hunter2");
-        let kept = put(r#"{"url": "https://billing.example", "headers": {"authorization": null, "x-a": "b"}}"#, Some(&first)).unwrap();
+        let kept = put(
+            r#"{"url": "https://billing.example", "headers": {"authorization": null, "x-a": "b"}}"#,
+            Some(&first),
+        )
+        .unwrap();
         assert_eq!(kept.endpoint.headers["authorization"], first.headers["authorization"]);
         assert_eq!(opened(&kept.endpoint.headers["x-a"]), b"b");
         for (url, is_there) in [
@@ -375,26 +433,41 @@ mod tests {
             ("https://billing.example:8443/", false),
             ("https://billing.example.attacker.example/", false),
         ] {
-            let moved = put(&format!(r#"{{"url": "{url}", "headers": {{"authorization": null}}}}"#), Some(&first));
+            let moved =
+                put(&format!(r#"{{"url": "{url}", "headers": {{"authorization": null}}}}"#), Some(&first));
             let expected = if is_there { None } else { Some(vec!["/headers/authorization".to_owned()]) };
             assert_eq!(moved.err(), expected, "a stored value goes to no other destination: {url}");
         }
         let without = put(r#"{"url": "https://billing.example"}"#, Some(&first)).unwrap();
         assert!(without.endpoint.headers.is_empty(), "omitted headers are removed");
-        for (json, pointer) in [(r#"{"x-a": null}"#, "/headers/x-a"), (r#"{"X-A": "b", "x-a": "c"}"#, "/headers/x-a")] {
-            let wrong = put(&format!(r#"{{"url": "https://billing.example", "headers": {json}}}"#), Some(&first)).unwrap_err();
+        for (json, pointer) in
+            [(r#"{"x-a": null}"#, "/headers/x-a"), (r#"{"X-A": "b", "x-a": "c"}"#, "/headers/x-a")]
+        {
+            let wrong =
+                put(&format!(r#"{{"url": "https://billing.example", "headers": {json}}}"#), Some(&first))
+                    .unwrap_err();
             assert_eq!(wrong, [pointer]);
         }
     }
 
     #[test]
     fn batch_settings_are_stored_with_defaults() {
-        let batch = |json: &str| put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None).unwrap().endpoint.batch;
+        let batch = |json: &str| {
+            put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None)
+                .unwrap()
+                .endpoint
+                .batch
+        };
         let of = |max_items, seconds, per_item_results| {
-            Some(BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), per_item_results })
+            Some(BatchPolicy {
+                max_items: NonZeroU32::new(max_items).unwrap(),
+                max_wait: Duration::from_secs(seconds),
+                per_item_results,
+            })
         };
         assert_eq!((batch("null"), batch("{}")), (None, of(100, 5, false)));
-        let trusted = put(r#"{"url": "https://billing.example", "ca_certificates": "good"}"#, None).unwrap().endpoint;
+        let trusted =
+            put(r#"{"url": "https://billing.example", "ca_certificates": "good"}"#, None).unwrap().endpoint;
         assert_eq!(trusted.authority.as_deref(), Some("good"));
         assert_eq!(batch(r#"{"max_items": 7, "max_wait": 0, "per_item_results": true}"#), of(7, 0, true));
     }
@@ -409,7 +482,11 @@ mod tests {
         assert_eq!(status(&format!("{{{url}, \"paused\": false}}"), &paused), EndpointStatus::Open);
         let gone = Endpoint { status: EndpointStatus::Gone, ..paused };
         assert_eq!(status(&format!("{{{url}}}"), &gone), EndpointStatus::Gone);
-        assert_eq!(status(r#"{"url": "https://billing.example/v2"}"#, &gone), EndpointStatus::Open, "another URL opens a gone endpoint");
+        assert_eq!(
+            status(r#"{"url": "https://billing.example/v2"}"#, &gone),
+            EndpointStatus::Open,
+            "another URL opens a gone endpoint"
+        );
         assert_eq!(status(&format!("{{{url}, \"paused\": false}}"), &gone), EndpointStatus::Open);
     }
 
@@ -435,8 +512,10 @@ mod tests {
             "/url",
         ];
         assert_eq!(wrong, all);
-        let (long, growing) =
-            (format!("https://billing.example/{}", "a".repeat(1_024)), format!("https://billing.example/{}", "{".repeat(400)));
+        let (long, growing) = (
+            format!("https://billing.example/{}", "a".repeat(1_024)),
+            format!("https://billing.example/{}", "{".repeat(400)),
+        );
         for url in [
             "https://billing.example/ ",
             "https://billing.example/a b",
@@ -452,7 +531,8 @@ mod tests {
         }
         let many = ["\"200\""; 21].join(",");
         assert_eq!(
-            put(&format!(r#"{{"url": "https://billing.example", "success_statuses": [{many}]}}"#), None).unwrap_err(),
+            put(&format!(r#"{{"url": "https://billing.example", "success_statuses": [{many}]}}"#), None)
+                .unwrap_err(),
             ["/success_statuses"]
         );
     }

@@ -12,11 +12,12 @@ use crate::types::id::TaskId;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 
-/// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter is asked for a permit, and
-/// none learns the outcome.
+/// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter
+/// is asked for a permit, and none learns the outcome.
 #[async_trait]
 pub trait EndpointTester: Send + Sync {
-    /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns the request and its outcome.
+    /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns
+    /// the request and its outcome.
     async fn test(&self, trial: EndpointTest) -> TestResult;
 }
 
@@ -29,7 +30,8 @@ pub struct EndpointTest {
     pub name: Name,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// Payload that a task would have, already checked. Without a body, the tester sends a sample if the method has a body.
+    /// Payload that a task would have, already checked. Without a body, the tester sends a sample if the
+    /// method has a body.
     pub call: Json,
     /// ID in place of a task's ID.
     pub id: TaskId,
@@ -49,7 +51,8 @@ pub struct TestResult {
     /// The response. `null` if there was none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub response: Option<TestResponse>,
-    /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a task would have succeeded.
+    /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a
+    /// task would have succeeded.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<TestError>,
     /// Duration of the call in seconds.
@@ -64,7 +67,8 @@ pub struct TestRequest {
     pub method: String,
     /// URL of the request.
     pub url: String,
-    /// Headers, with names in lower case. `null` replaces the values of the endpoint's own headers, which are secret.
+    /// Headers, with names in lower case. `null` replaces the values of the endpoint's own headers, which are
+    /// secret.
     pub headers: BTreeMap<String, Option<String>>,
     /// Body as text. Empty if there is none, `null` if it is binary.
     #[cfg_attr(feature = "openapi", schema(required))]
@@ -110,7 +114,11 @@ pub struct NoEndpointTester;
 #[async_trait]
 impl EndpointTester for NoEndpointTester {
     async fn test(&self, _trial: EndpointTest) -> TestResult {
-        let fault = TestError { code: "not_called".to_owned(), message: "this program calls no endpoints".to_owned(), retry: false };
+        let fault = TestError {
+            code: "not_called".to_owned(),
+            message: "this program calls no endpoints".to_owned(),
+            retry: false,
+        };
         TestResult { request: None, response: None, error: Some(fault), seconds: 0.0 }
     }
 }

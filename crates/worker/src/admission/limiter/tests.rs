@@ -41,7 +41,13 @@ impl LimiterStore for Memory {
         Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, _now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(
+        &self,
+        name: &LimiterKey,
+        limiter: &LimiterState,
+        over: u64,
+        _now: Timestamp,
+    ) -> Result<WriteResult, StoreError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         yield_now().await;
         let written = self.put(name, limiter, over);
@@ -50,7 +56,8 @@ impl LimiterStore for Memory {
         if written != WriteResult::Done {
             return Ok(written);
         }
-        let is_lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let is_lost =
+            self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(WriteResult::Done) }
     }
 }
@@ -124,12 +131,21 @@ async fn enter(limiter: &Limiter, limiters: &[ScopedLimits]) -> Result<Permits, 
 async fn concurrent_requests_share_one_write() {
     let world = World::new();
     let rate_limit = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
-    let (limiter, limiters) = (world.limiter(1), limited(Limits { rate: Some(rate_limit), concurrency: Some(count(100)), breaker: None }));
+    let (limiter, limiters) = (
+        world.limiter(1),
+        limited(Limits { rate: Some(rate_limit), concurrency: Some(count(100)), breaker: None }),
+    );
     let entered = join_all((0..10).map(|_| enter(&limiter, &limiters))).await;
     assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
-    assert_eq!((world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!(
+        (world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)),
+        (1, 1)
+    );
     let permits = entered.into_iter().filter_map(Result::ok);
-    join_all(permits.map(|permits| async { limiter.complete(permits, &report(CallHealth::Good), None).await })).await;
+    join_all(
+        permits.map(|permits| async { limiter.complete(permits, &report(CallHealth::Good), None).await }),
+    )
+    .await;
     assert_eq!((world.limiters.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
 }
 
@@ -138,7 +154,10 @@ async fn limiter_without_limits_is_read_but_not_written() {
     let world = World::new();
     let permits = enter(&world.limiter(1), &limited(Limits::default())).await.unwrap();
     world.limiter(1).complete(permits, &report(CallHealth::Bad), None).await;
-    assert_eq!((world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)), (1, 0));
+    assert_eq!(
+        (world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -147,8 +166,11 @@ async fn processes_share_one_concurrency_limit() {
     let (gates, limiters) = ([1, 2, 3].map(|number| world.limiter(number)), parallel(4));
     for round in 0..20 {
         let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &limiters))).await;
-        let permits: Vec<(usize, Permits)> =
-            entered.into_iter().enumerate().filter_map(|(number, entered)| Some((number, entered.ok()?))).collect();
+        let permits: Vec<(usize, Permits)> = entered
+            .into_iter()
+            .enumerate()
+            .filter_map(|(number, entered)| Some((number, entered.ok()?)))
+            .collect();
         assert_eq!((permits.len(), world.in_use()), (4, 4));
         join_all(permits.into_iter().map(|(number, permits)| {
             let limiter = &gates[(number + round) % 3];
@@ -202,7 +224,10 @@ async fn waiting_operation_is_written_after_its_writer_is_dropped() {
 async fn operation_repeated_after_a_dropped_writer_counts_once() {
     let world = World::new();
     let rate_limit = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
-    let (limiter, limiters) = (world.limiter(1), limited(Limits { rate: Some(rate_limit), concurrency: Some(count(3)), breaker: None }));
+    let (limiter, limiters) = (
+        world.limiter(1),
+        limited(Limits { rate: Some(rate_limit), concurrency: Some(count(3)), breaker: None }),
+    );
     let first = enter(&limiter, &limiters).await.unwrap();
     let second = enter(&limiter, &limiters).await.unwrap();
     let third = enter(&limiter, &limiters).await.unwrap();
@@ -248,25 +273,35 @@ async fn refusal_by_one_limiter_frees_slots_of_the_others() {
     assert_eq!((wait.reason, world.in_use()), (HeldReason::ConcurrencyLimited, 0));
 }
 
-/// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone sets the throughput.
+/// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone
+/// sets the throughput.
 #[tokio::test]
 async fn task_with_two_rates_starts_at_the_lower_rate() {
     for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
         let world = World::new();
         let limiter = world.limiter(1);
-        let rate_limit = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
+        let rate_limit =
+            |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
         let scoped_limits = |of, rate| ScopedLimits {
             name: LimiterKey { tenant: Tenant::default(), scope: of },
             limits: Limits { rate: Some(rate_limit(rate)), ..Limits::default() },
         };
         let name = |text| nobat_core::types::name::Name::new(text).unwrap();
-        let limiters = [scoped_limits(LimitScope::Endpoint(name("e")), wide), scoped_limits(LimitScope::Key(name("k")), narrow)];
+        let limiters = [
+            scoped_limits(LimitScope::Endpoint(name("e")), wide),
+            scoped_limits(LimitScope::Key(name("k")), narrow),
+        ];
         let begun = world.clock.now();
         // Twelve tasks arrive per second. Each asks again when told to.
-        let mut waiting: BTreeMap<(Timestamp, u64), HoldState> =
-            (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), HoldState::default())).collect();
+        let mut waiting: BTreeMap<(Timestamp, u64), HoldState> = (0..12 * 60)
+            .map(|number| {
+                ((begun + Duration::from_millis(number * 1_000 / 12), number), HoldState::default())
+            })
+            .collect();
         let mut starts = 0;
-        while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
+        while let Some(((at, number), turn)) =
+            waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1))
+        {
             *lock(&world.clock.0) = at.since(begun);
             match limiter.acquire(&limiters, &turn, Permits::default()).await.unwrap() {
                 Entry::Granted(permits) => {
@@ -280,11 +315,15 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
             }
         }
         let allowed = 60 * wide.min(narrow);
-        assert!((allowed * 95 / 100..=allowed + 1).contains(&starts), "{starts} of {allowed} by {wide} and {narrow} a second");
+        assert!(
+            (allowed * 95 / 100..=allowed + 1).contains(&starts),
+            "{starts} of {allowed} by {wide} and {narrow} a second"
+        );
     }
 }
 
-/// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot is free.
+/// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot
+/// is free.
 #[tokio::test]
 async fn replaced_reservation_is_given_back() {
     let world = World::new();
@@ -292,7 +331,10 @@ async fn replaced_reservation_is_given_back() {
     let rate_limit = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
     let limits = Limits { rate: Some(rate_limit), ..Limits::default() };
     let scoped_limits = |text: &str| ScopedLimits {
-        name: LimiterKey { tenant: Tenant::default(), scope: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
+        name: LimiterKey {
+            tenant: Tenant::default(),
+            scope: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()),
+        },
         limits,
     };
     let limiters = [scoped_limits("a"), scoped_limits("b")];
@@ -313,9 +355,12 @@ async fn replaced_reservation_is_given_back() {
     // The reservation is not due: the first limiter refuses before the second is asked.
     enter(&limiter, &limiters[..1]).await.unwrap();
     let at_first = waiting(&limiters, at_second).await;
-    assert_eq!((at_first.as_ref().unwrap().scope == limiters[0].name.scope, ahead(0), ahead(1)), (true, 1, 0));
-    // The first reservation is due. Its start is used, then given back when the second limiter refuses. The task keeps its first
-    // reservation.
+    assert_eq!(
+        (at_first.as_ref().unwrap().scope == limiters[0].name.scope, ahead(0), ahead(1)),
+        (true, 1, 0)
+    );
+    // The first reservation is due. Its start is used, then given back when the second limiter refuses. The
+    // task keeps its first reservation.
     *lock(&world.clock.0) += Duration::from_secs(11);
     enter(&limiter, &limiters[1..]).await.unwrap();
     let again = waiting(&limiters, at_first.clone()).await;
@@ -325,8 +370,11 @@ async fn replaced_reservation_is_given_back() {
 #[tokio::test]
 async fn failures_open_the_breaker_for_all_processes() {
     let world = World::new();
-    let (limiter, other, limiters) =
-        (world.limiter(1), world.limiter(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
+    let (limiter, other, limiters) = (
+        world.limiter(1),
+        world.limiter(2),
+        limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }),
+    );
     assert!(enter(&other, &limiters).await.is_ok());
     for _ in 0..10 {
         let permits = enter(&limiter, &limiters).await.unwrap();

@@ -38,7 +38,8 @@ struct Results {
     results: Vec<Json>,
 }
 
-/// Result of one item: the status and the body that a request of its own would have had. Other fields are ignored.
+/// Result of one item: the status and the body that a request of its own would have had. Other fields are
+/// ignored.
 #[derive(Deserialize)]
 struct ItemResult {
     id: String,
@@ -55,11 +56,13 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
 
 /// Reads the results of all items: `{"results": [...]}` or the bare list.
 fn results(body: &[u8]) -> Option<Vec<Json>> {
-    serde_json::from_slice(body).or_else(|_| serde_json::from_slice(body).map(|Results { results }| results)).ok()
+    serde_json::from_slice(body)
+        .or_else(|_| serde_json::from_slice(body).map(|Results { results }| results))
+        .ok()
 }
 
-/// Returns a key that is equal for calls that may share a request. It covers everything but the JSON body, the idempotency key and the
-/// timeout. `None` if the body cannot be an item of an array.
+/// Returns a key that is equal for calls that may share a request. It covers everything but the JSON body,
+/// the idempotency key and the timeout. `None` if the body cannot be an item of an array.
 pub(super) fn batch_key(call: &Call) -> Option<u64> {
     if call.body_base64.is_some() {
         return None;
@@ -70,7 +73,8 @@ pub(super) fn batch_key(call: &Call) -> Option<u64> {
         Method::Patch => "PATCH",
         Method::Get | Method::Delete | Method::Head | Method::Options => return None,
     };
-    let headers: Vec<_> = call.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)).collect();
+    let headers: Vec<_> =
+        call.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)).collect();
     let mut parts = vec![method.to_owned(), call.path.clone().unwrap_or_default(), headers.len().to_string()];
     for (name, value) in headers {
         let name = name.to_ascii_lowercase();
@@ -81,7 +85,8 @@ pub(super) fn batch_key(call: &Call) -> Option<u64> {
     }
     for ranges in [&call.success_statuses, &call.retry_statuses] {
         // A missing list differs from an empty one.
-        let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
+        let texts =
+            ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
         parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
     }
     Some(BatchPolicy::batch_key(&parts))
@@ -101,7 +106,8 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
     let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
     let (context, answers) = (*context, answers(first, context));
     let fixed = http.headers_of_endpoint(context).await?;
-    let Batched { mut request, id, contexts, wants_results } = prepare_all(batch, &fixed, http.client.guard())?;
+    let Batched { mut request, id, contexts, wants_results } =
+        prepare_all(batch, &fixed, http.client.guard())?;
     http.sign(&mut request, &id, context).await?;
     let answer = match http.client.send(request).await {
         Ok(answer) if answers.meaning(answer.status.as_u16()) == ResponseClass::Success => answer,
@@ -115,9 +121,14 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
 }
 
 /// Builds the request, without its signature. `batch` must not be empty.
-pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &HeaderMap, guard: &Guard) -> Result<Batched<'a>, Failure> {
+pub(super) fn prepare_all<'a>(
+    batch: Vec<(Call, &'a TaskContext)>,
+    fixed: &HeaderMap,
+    guard: &Guard,
+) -> Result<Batched<'a>, Failure> {
     let endpoint = batch.first().and_then(|(_, context)| context.endpoint.as_ref());
-    let wants_results = endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.per_item_results));
+    let wants_results =
+        endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.per_item_results));
     let body = if wants_results { items(&batch) } else { bodies(&batch) };
     let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
     // The shortest timeout of the tasks applies to the request.
@@ -125,7 +136,9 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
     let key = key_of_all(batch.iter().map(|(call, context)| key(call, context)));
     let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
-    let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("a batch has at least one call") };
+    let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else {
+        unreachable!("a batch has at least one call")
+    };
     let mut request = prepare(&Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
     request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
     let id = key_of_all(contexts.iter().map(|context| context.idempotency_key.as_str()));
@@ -152,13 +165,21 @@ fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
 fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
     let item = |(call, context)| {
         let (call, context): (&Call, &TaskContext) = (call, context);
-        Item { id: context.name.id.to_string(), idempotency_key: key(call, context), body: call.body.as_ref() }
+        Item {
+            id: context.name.id.to_string(),
+            idempotency_key: key(call, context),
+            body: call.body.as_ref(),
+        }
     };
     Json::from_value(&batch.iter().map(|(call, context)| item((call, *context))).collect::<Vec<_>>())
 }
 
 /// Replaces the headers of a single task by those of the batch.
-fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> Result<(), http::header::InvalidHeaderValue> {
+fn introduce(
+    headers: &mut HeaderMap,
+    key: &str,
+    contexts: &[&TaskContext],
+) -> Result<(), http::header::InvalidHeaderValue> {
     for of_one in ["nobat-task-id", "nobat-attempt"].map(HeaderName::from_static) {
         headers.remove(of_one);
     }
@@ -173,26 +194,37 @@ fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> R
 /// Reads the outcome of each task from a response with a result per item.
 fn by_item(answer: &Answer, answers: &ResponsePolicy, contexts: &[&TaskContext]) -> Together<Answered> {
     if answer.extent == Extent::Cut {
-        let message = format!("the response is longer than {MAX_BODY} bytes, so the results of its items cannot be read");
+        let message = format!(
+            "the response is longer than {MAX_BODY} bytes, so the results of its items cannot be read"
+        );
         return Err(Failure::retry(ErrorCode::RESPONSE_TOO_LARGE, message));
     }
     let whole = if answer.extent == Extent::Whole { results(without_bom(&answer.body)) } else { None };
     let Some(results) = whole else {
-        return Err(Failure::retry(ErrorCode::INVALID_RESPONSE, "the response is neither a list nor an object with a list `results`"));
+        return Err(Failure::retry(
+            ErrorCode::INVALID_RESPONSE,
+            "the response is neither a list nor an object with a list `results`",
+        ));
     };
     // An unreadable result concerns only its own item. Of two results for one item the last counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
         Some(result) => of_item(result, answers),
-        None => Err(Failure::retry(ErrorCode::ITEM_RESULT_MISSING, "the response has no result for this item")),
+        None => {
+            Err(Failure::retry(ErrorCode::ITEM_RESULT_MISSING, "the response has no result for this item"))
+        }
     };
     Ok(contexts.iter().map(outcome).collect())
 }
 
-fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &ResponsePolicy) -> Result<Answered, Failure> {
-    let code = StatusCode::from_u16(status)
-        .map_err(|_| Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is not an HTTP status"))?;
+fn of_item(
+    ItemResult { status, body, .. }: ItemResult,
+    answers: &ResponsePolicy,
+) -> Result<Answered, Failure> {
+    let code = StatusCode::from_u16(status).map_err(|_| {
+        Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is not an HTTP status")
+    })?;
     match answers.meaning(status) {
         ResponseClass::Success => {
             let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));

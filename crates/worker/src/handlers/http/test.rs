@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use data_encoding::BASE64;
 use http::HeaderMap;
-use nobat_core::config::endpoint::{EndpointTest, EndpointTester, TestError, TestRequest, TestResponse, TestResult};
+use nobat_core::config::endpoint::{
+    EndpointTest, EndpointTester, TestError, TestRequest, TestResponse, TestResult,
+};
 use nobat_core::json::Json;
 use nobat_core::task::lifecycle::Retry;
 use nobat_core::task::{ErrorCode, TaskKey};
@@ -35,7 +37,11 @@ impl EndpointTester for Http {
         let began = Instant::now();
         let mut exchange = TestResult { request: None, response: None, error: None, seconds: 0.0 };
         if let Err(Failure { error, retry, .. }) = self.exchange(trial, &mut exchange).await {
-            exchange.error = Some(TestError { code: error.code.as_str().to_owned(), message: error.message, retry: retry != Retry::Never });
+            exchange.error = Some(TestError {
+                code: error.code.as_str().to_owned(),
+                message: error.message,
+                retry: retry != Retry::Never,
+            });
         }
         TestResult { seconds: began.elapsed().as_secs_f64(), ..exchange }
     }
@@ -44,8 +50,13 @@ impl EndpointTester for Http {
 impl Http {
     async fn exchange(&self, trial: EndpointTest, exchange: &mut TestResult) -> Result<(), Failure> {
         let EndpointTest { tenant, name, endpoint, call, id, limit, now } = trial;
-        let mut call: Call = call.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
-        if call.body.is_none() && call.body_base64.is_none() && matches!(call.method, Method::Post | Method::Put | Method::Patch) {
+        let mut call: Call = call
+            .parse()
+            .map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
+        if call.body.is_none()
+            && call.body_base64.is_none()
+            && matches!(call.method, Method::Post | Method::Put | Method::Patch)
+        {
             let sample = Sample { r#type: "nobat.test", endpoint: name.as_str(), sent_at: now.to_string() };
             call.body = Some(Json::from_value(&sample)?);
         }
@@ -54,7 +65,8 @@ impl Http {
         let context = TaskContext::of_trial(TaskKey { tenant, id }, (name, Arc::new(endpoint)), timeout);
         let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
         let (mut request, id) = if is_batched {
-            let Batched { request, id, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
+            let Batched { request, id, .. } =
+                batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
             (request, id)
         } else {
             (prepare(&call, &fixed, self.client.guard(), &context)?, context.idempotency_key.clone())
@@ -69,9 +81,11 @@ impl Http {
 
 /// Describes the request for display. Values of the endpoint's headers are secret and left out.
 fn sent(request: &Request, fixed: &HeaderMap) -> TestRequest {
-    let shown =
-        |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
+    let shown = |name, value: &http::HeaderValue| {
+        (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let headers: BTreeMap<_, _> =
+        request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
     let body = text(&request.body, true).map(str::to_owned);
     let body_base64 = body.is_none().then(|| BASE64.encode(&request.body));
     let (method, url) = (request.method.to_string(), request.destination.url().to_string());
@@ -82,7 +96,9 @@ fn heard(answer: &Answer) -> TestResponse {
     let Answered { status, headers, body, body_base64, truncated } = answered(answer);
     let body = match body {
         Some(Body::Json(json)) => json,
-        Some(Body::Text(text)) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("a text can be written as JSON")),
+        Some(Body::Text(text)) => {
+            Json::from_value(&text).unwrap_or_else(|_| unreachable!("a text can be written as JSON"))
+        }
         None => Json::null(),
     };
     TestResponse { status, headers, body, body_base64, truncated }

@@ -57,7 +57,8 @@ async fn run(payload: String) -> Result<String, Failure> {
     AnyHandler::run(&handler(), &json(payload), &context()).await.map(|result| result.get().to_owned())
 }
 
-/// Starts a server that answers every request with these bytes. Returns its URL and the requests that it gets.
+/// Starts a server that answers every request with these bytes. Returns its URL and the requests that it
+/// gets.
 async fn server(answer: impl Into<Vec<u8>>) -> (String, mpsc::UnboundedReceiver<String>) {
     let (said, requests) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -99,7 +100,9 @@ async fn answer_to(response: String) -> Result<String, Failure> {
 #[tokio::test]
 async fn json_body_is_sent_unchanged_with_identifying_headers() {
     let (url, mut requests) = server(response(200, "", "")).await;
-    run(format!(r#"{{"url": "{url}", "headers": {{"X-A": "b"}}, "body": {{"n": 1.00, "a":[ ]}}}}"#)).await.unwrap();
+    run(format!(r#"{{"url": "{url}", "headers": {{"X-A": "b"}}, "body": {{"n": 1.00, "a":[ ]}}}}"#))
+        .await
+        .unwrap();
     let request = requests.recv().await.unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let id = context().name.id;
@@ -108,7 +111,11 @@ async fn json_body_is_sent_unchanged_with_identifying_headers() {
     for line in ["x-a: b", "content-type: application/json", agent, "nobat-attempt: 2"] {
         assert!(head.lines().any(|found| found == line), "{line} in {head}");
     }
-    assert!(head.contains(&format!("idempotency-key: {id}\r\n")) && head.contains(&format!("nobat-task-id: {id}\r\n")), "{head}");
+    assert!(
+        head.contains(&format!("idempotency-key: {id}\r\n"))
+            && head.contains(&format!("nobat-task-id: {id}\r\n")),
+        "{head}"
+    );
     assert_eq!(body, r#"{"n": 1.00, "a":[ ]}"#);
 }
 
@@ -123,7 +130,9 @@ async fn body_is_encoded_for_its_content_type() {
         ("{}", "null", ""),
     ] {
         let (url, mut requests) = server(response(204, "", "")).await;
-        run(format!(r#"{{"url": "{url}", "method": "PUT", "headers": {headers}, "body": {body}}}"#)).await.unwrap();
+        run(format!(r#"{{"url": "{url}", "method": "PUT", "headers": {headers}, "body": {body}}}"#))
+            .await
+            .unwrap();
         let request = requests.recv().await.unwrap();
         assert!(request.starts_with("PUT ") && request.ends_with(&format!("\r\n\r\n{sent}")), "{request}");
         assert_eq!(request.contains("content-type"), body != "null");
@@ -139,7 +148,12 @@ async fn response_body_is_stored_as_json_or_text() {
             body.len()
         )
     };
-    for (body, shown) in [(r#"{"n": 1.0}"#, r#"{"n": 1.0}"#), ("{oops", r#""{oops""#), ("", r#""""#), (r#""\ud800""#, r#""\"\\ud800\"""#)] {
+    for (body, shown) in [
+        (r#"{"n": 1.0}"#, r#"{"n": 1.0}"#),
+        ("{oops", r#""{oops""#),
+        ("", r#""""#),
+        (r#""\ud800""#, r#""\"\\ud800\"""#),
+    ] {
         let result = answer_to(response(201, head, body)).await.unwrap();
         assert_eq!(result, format!(r#"{},"body":{shown},"truncated":false}}"#, kept(body)));
     }
@@ -149,7 +163,10 @@ async fn response_body_is_stored_as_json_or_text() {
 
 #[tokio::test]
 async fn longest_response_fits_into_the_result() {
-    let wide = (0..90).map(|number| format!("x-{number}: {}\r\n", "\u{e9}\"".repeat(50))).collect::<Vec<_>>().concat();
+    let wide = (0..90)
+        .map(|number| format!("x-{number}: {}\r\n", "\u{e9}\"".repeat(50)))
+        .collect::<Vec<_>>()
+        .concat();
     for body in ["\0", "\"", "\u{1f}", "\u{80}"] {
         let whole = answer_to(response(200, &wide, &body.repeat(64 * 1024 / body.len()))).await.unwrap();
         assert!(whole.len() <= MAX_RESULT && whole.ends_with(r#""truncated":false}"#), "{}", whole.len());
@@ -163,14 +180,23 @@ async fn longest_response_fits_into_the_result() {
 async fn temporary_status_is_retried_and_permanent_status_is_final() {
     for status in [408, 425, 429, 500, 502, 503, 599] {
         let failure = answer_to(response(status, "", "s3cret")).await.unwrap_err();
-        assert_eq!(failure, Failure::retry(&format!("http_{status}"), format!("the destination answered {status}")));
+        assert_eq!(
+            failure,
+            Failure::retry(&format!("http_{status}"), format!("the destination answered {status}"))
+        );
     }
     for status in [400, 401, 404, 409, 410, 422] {
         let failure = answer_to(response(status, "retry-after: 7\r\n", "s3cret")).await.unwrap_err();
-        assert_eq!(failure, Failure::permanent(&format!("http_{status}"), format!("the destination answered {status}")));
+        assert_eq!(
+            failure,
+            Failure::permanent(&format!("http_{status}"), format!("the destination answered {status}"))
+        );
     }
     let moved = answer_to(response(307, "location: http://127.0.0.1/\r\n", "")).await.unwrap_err();
-    assert_eq!(moved, Failure::permanent("http_307", "the destination answered 307; redirects are not followed"));
+    assert_eq!(
+        moved,
+        Failure::permanent("http_307", "the destination answered 307; redirects are not followed")
+    );
     let busy = answer_to(response(503, "retry-after: 7\r\n", "")).await.unwrap_err();
     assert_eq!(busy.retry, Retry::After(Duration::from_secs(7)));
 }
@@ -178,16 +204,28 @@ async fn temporary_status_is_retried_and_permanent_status_is_final() {
 #[test]
 fn missing_response_is_final_only_for_a_blocked_address() {
     let settled = |error| settle(Err(error), &ResponsePolicy::default(), false, UNIX_EPOCH).unwrap_err();
-    assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
+    assert_eq!(
+        (settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry),
+        (Retry::Never, Retry::Backoff)
+    );
     assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
     assert_eq!(settled(SendError::Timeout).held, None);
-    assert_eq!(settled(SendError::LocalResources).held, Some(HeldReason::ResourceExhausted), "the task is held, not failed");
+    assert_eq!(
+        settled(SendError::LocalResources).held,
+        Some(HeldReason::ResourceExhausted),
+        "the task is held, not failed"
+    );
 }
 
 #[test]
 fn pause_is_a_day_at_most() {
     let day = Duration::from_hours(24);
-    for (signal, granted) in [("86400", day), ("86401", day), ("99999999999999999999999999", day), ("Fri, 31 Dec 9999 23:59:59 GMT", day)] {
+    for (signal, granted) in [
+        ("86400", day),
+        ("86401", day),
+        ("99999999999999999999999999", day),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", day),
+    ] {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(signal))]);
         assert_eq!(pause(&headers, UNIX_EPOCH), Some(granted), "{signal}");
     }
@@ -195,7 +233,8 @@ fn pause_is_a_day_at_most() {
 }
 
 fn wrong(payload: &str) -> Vec<(String, Option<&'static str>)> {
-    let unfit = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload).unwrap_err();
+    let unfit = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload)
+        .unwrap_err();
     let KindError::Payload(wrong) = unfit else { panic!("{unfit:?}") };
     wrong.into_iter().map(|wrong| (wrong.pointer, wrong.code)).collect()
 }
@@ -224,16 +263,21 @@ fn invalid_payload_is_refused_with_all_its_errors() {
 
 #[test]
 fn valid_payload_is_accepted() {
-    let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload).is_ok();
+    let fits = |payload: &str| {
+        AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload).is_ok()
+    };
     assert!(fits(r#"{"url": "https://example.com/hook"}"#));
-    assert!(fits(r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#));
+    assert!(fits(
+        r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#
+    ));
 }
 
 #[tokio::test]
 async fn stored_payload_that_became_invalid_is_final() {
     let failure = run(r#"{"url": "http://10.0.0.1/"}"#.to_owned()).await.unwrap_err();
     assert_eq!((failure.error.code.as_str(), failure.retry), ("blocked_address", Retry::Never));
-    let failure = run(r#"{"url": "http://127.0.0.1/", "headers": {"te": "s3cret"}}"#.to_owned()).await.unwrap_err();
+    let failure =
+        run(r#"{"url": "http://127.0.0.1/", "headers": {"te": "s3cret"}}"#.to_owned()).await.unwrap_err();
     assert_eq!((failure.error.code.as_str(), failure.retry), ("invalid_payload", Retry::Never));
 }
 
