@@ -53,13 +53,13 @@ impl TaskStore for Table {
             .remove("held")
             .remove("progress")
             .when(
-                "#status IN (:scheduled, :retrying, :held) AND (#due_at <= :now OR #held = :gathering) \
+                "#status IN (:scheduled, :retrying, :held) AND (#due_at <= :now OR #held = :batching) \
                  AND (attribute_not_exists(#deadline) OR #deadline > :now)",
             )
             .value("scheduled", text("scheduled"))
             .value("retrying", text("retrying"))
             .value("held", text("held"))
-            .value("gathering", text(HeldReason::Batching.as_str()))
+            .value("batching", text(HeldReason::Batching.as_str()))
             .value("now", moment(now));
         match self.update(item::key(name), claim, Some(&own)).await? {
             WriteOutcome::Done(item) => self.granted(&item, until, now).await.map(ClaimResult::Granted),

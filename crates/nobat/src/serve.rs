@@ -171,7 +171,7 @@ async fn serve_from(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
-    let door = AccessPolicy {
+    let access_policy = AccessPolicy {
         keys,
         admitted: settings.allow_from.clone(),
         proxies: settings.trusted_proxies.clone(),
@@ -195,7 +195,7 @@ async fn serve_from(
         backend: backend.clone(),
         clock: Arc::clone(&clock),
         kinds: Arc::new(handlers.clone()),
-        access_policy: door,
+        access_policy,
         recount,
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
@@ -213,9 +213,9 @@ async fn serve_from(
     let sweeper = Sweeper { backend: backend.clone(), random };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat is listening");
-    let workshop = HandlerRuntime::open()?;
+    let handler_runtime = HandlerRuntime::open()?;
     let working = async {
-        let outcome = workshop.run(worker, stop.clone()).await;
+        let outcome = handler_runtime.run(worker, stop.clone()).await;
         // Without a worker, the rest of the process must stop too.
         stop.cancel();
         outcome

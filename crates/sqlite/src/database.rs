@@ -41,12 +41,12 @@ pub(crate) struct Database {
     /// `seq` at which the last pass over old tasks stopped.
     pruned_to: i64,
     /// Tenants with waiting tasks, and the time of each one's next task.
-    lanes: TenantScheduler,
+    scheduler: TenantScheduler,
     /// Worker slots that tenants hold, so that one tenant leaves some of them to the others.
     shares: WorkerShares,
     /// Tenants whose due tasks wait until others of their own have ended, as of the last dispatch.
     withheld: BTreeSet<Tenant>,
-    /// True if `lanes` may differ from the file.
+    /// True if `scheduler` may differ from the file.
     is_unsure: bool,
     /// Tasks claimed in this transaction. Workers get them after the COMMIT.
     handed: Vec<Task>,
@@ -71,7 +71,7 @@ impl Database {
             retention,
             last_seq,
             pruned_to: 0,
-            lanes: TenantScheduler::default(),
+            scheduler: TenantScheduler::default(),
             shares: WorkerShares::default(),
             withheld: BTreeSet::new(),
             is_unsure: true,
@@ -81,7 +81,7 @@ impl Database {
         };
         database.make_sure()?;
         database.note_tenants()?;
-        database.dispatch.set_next_due(database.lanes.earliest());
+        database.dispatch.set_next_due(database.scheduler.earliest());
         Ok(database)
     }
 
@@ -140,7 +140,7 @@ impl Database {
     /// If the task is due, a worker is free and no other task waits before it, the task is claimed in the
     /// same write.
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
-        let is_first = self.lanes.earliest().is_none_or(|due| due > now);
+        let is_first = self.scheduler.earliest().is_none_or(|due| due > now);
         self.shares.note_tenant(&task.tenant);
         let wanted = if is_first { self.dispatch.wanted() } else { 0 };
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
@@ -354,7 +354,7 @@ impl Database {
         self.prepare("COMMIT")?.raw_execute()?;
         // A withheld tenant's next task starts in the transaction that ends one of its own, so no worker has
         // to wake up for it.
-        self.dispatch.set_next_due(self.lanes.earliest_of_others(&self.withheld));
+        self.dispatch.set_next_due(self.scheduler.earliest_of_others(&self.withheld));
         self.dispatch.tell(&self.touched);
         self.touched.clear();
         Ok(self.dispatch.hand_over(std::mem::take(&mut self.handed)))

@@ -74,40 +74,40 @@ mod tests {
         Tenant::new(name).unwrap()
     }
 
-    fn due(lanes: &TenantScheduler, now: i64) -> String {
-        lanes.due(Timestamp::from_millis(now)).iter().map(Tenant::as_str).collect()
+    fn due(scheduler: &TenantScheduler, now: i64) -> String {
+        scheduler.due(Timestamp::from_millis(now)).iter().map(Tenant::as_str).collect()
     }
 
     #[test]
     fn tenants_with_due_tasks_take_turns() {
-        let mut lanes = TenantScheduler::default();
+        let mut scheduler = TenantScheduler::default();
         for (name, at) in [("c", 1), ("a", 2), ("b", 9)] {
-            lanes.waits(&tenant(name), Timestamp::from_millis(at));
+            scheduler.waits(&tenant(name), Timestamp::from_millis(at));
         }
         assert_eq!(
-            (due(&lanes, 0), due(&lanes, 2), due(&lanes, 9)),
+            (due(&scheduler, 0), due(&scheduler, 2), due(&scheduler, 9)),
             (String::new(), "ac".into(), "abc".into())
         );
-        lanes.serve(tenant("a"));
-        assert_eq!((due(&lanes, 2), due(&lanes, 9)), ("ca".into(), "bca".into()));
-        lanes.serve(tenant("c"));
-        assert_eq!(due(&lanes, 9), "abc");
+        scheduler.serve(tenant("a"));
+        assert_eq!((due(&scheduler, 2), due(&scheduler, 9)), ("ca".into(), "bca".into()));
+        scheduler.serve(tenant("c"));
+        assert_eq!(due(&scheduler, 9), "abc");
     }
 
     #[test]
     fn earliest_due_time_of_a_tenant_counts() {
-        let mut lanes = TenantScheduler::default();
+        let mut scheduler = TenantScheduler::default();
         let at = Timestamp::from_millis;
-        lanes.waits(&tenant("a"), at(5));
-        lanes.waits(&tenant("a"), at(7));
-        assert_eq!(lanes.earliest(), Some(at(5)));
-        lanes.waits(&tenant("b"), at(3));
-        lanes.set(&tenant("b"), Some(at(8)));
-        assert_eq!(lanes.earliest(), Some(at(5)));
-        lanes.set(&tenant("a"), None);
-        assert_eq!((lanes.earliest(), due(&lanes, 7)), (Some(at(8)), String::new()));
-        lanes.waits(&tenant("a"), at(1));
-        assert_eq!(lanes.earliest_of_others(&[tenant("a")].into()), Some(at(8)));
-        assert_eq!(lanes.earliest_of_others(&[tenant("a"), tenant("b")].into()), None);
+        scheduler.waits(&tenant("a"), at(5));
+        scheduler.waits(&tenant("a"), at(7));
+        assert_eq!(scheduler.earliest(), Some(at(5)));
+        scheduler.waits(&tenant("b"), at(3));
+        scheduler.set(&tenant("b"), Some(at(8)));
+        assert_eq!(scheduler.earliest(), Some(at(5)));
+        scheduler.set(&tenant("a"), None);
+        assert_eq!((scheduler.earliest(), due(&scheduler, 7)), (Some(at(8)), String::new()));
+        scheduler.waits(&tenant("a"), at(1));
+        assert_eq!(scheduler.earliest_of_others(&[tenant("a")].into()), Some(at(8)));
+        assert_eq!(scheduler.earliest_of_others(&[tenant("a"), tenant("b")].into()), None);
     }
 }

@@ -120,7 +120,7 @@ impl Handler for Work {
     }
 
     fn batch_key(&self, script: &Script) -> Option<u64> {
-        script.likeness()
+        script.batch_key()
     }
 
     async fn run_batch<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> Together<Done> {
@@ -158,7 +158,7 @@ impl Handler for Receiver {
 
 impl Script {
     /// Returns the key that tasks of one batch have in common, or `None` for a task that goes alone.
-    fn likeness(&self) -> Option<u64> {
+    fn batch_key(&self) -> Option<u64> {
         (!self.number.is_multiple_of(5)).then_some(self.number % 2)
     }
 
@@ -258,7 +258,7 @@ impl Player {
             .map_or(0, |batch| batch.max_items.get());
         let is_alike = |pair: &[(Script, &TaskContext)]| {
             let of = |(script, context): &(Script, &TaskContext)| {
-                (script.endpoint.clone(), script.likeness(), context.name.tenant.clone())
+                (script.endpoint.clone(), script.batch_key(), context.name.tenant.clone())
             };
             of(&pair[0]) == of(&pair[1])
         };

@@ -5,7 +5,7 @@ use nobat_tests::harness::program::workspace;
 use super::source::texts;
 
 /// Names that the project no longer uses, with their replacements.
-const RENAMED: [(&str, &str); 24] = [
+const RENAMED: [(&str, &str); 31] = [
     ("failure_share", "failure_rate"),
     ("flow_key", "limit_key"),
     ("flow_unavailable", "limiter_unavailable"),
@@ -30,6 +30,13 @@ const RENAMED: [(&str, &str); 24] = [
     ("FlowState", "LimiterStatus"),
     ("PutQueue", "QueueUpdate"),
     ("PipelineFailed", "DispatchFailed"),
+    ("FlowName", "LimiterKey"),
+    ("FlowOf", "LimitScope"),
+    ("Booking", "Reservation"),
+    ("TaskName", "TaskKey"),
+    ("Keyring", "AuthCache"),
+    ("likeness", "batch_key"),
+    ("woken_at", "resume_at"),
 ];
 
 /// Words that no comment, page, error text, log text or OpenAPI text may use, with the words to use instead.

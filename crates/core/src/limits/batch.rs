@@ -251,38 +251,38 @@ mod tests {
 
     #[test]
     fn first_member_waits_and_leads_the_batch() {
-        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
-        assert_eq!(gathering.join(five, &member(1), at(0)), BatchDecision::Wait(at(5_000)));
+        let (mut buffer, five) = (BatchBuffer::default(), batch_limits(5, 0));
+        assert_eq!(buffer.join(five, &member(1), at(0)), BatchDecision::Wait(at(5_000)));
         assert_eq!(
-            gathering.join(five, &member(2), at(3_000)),
+            buffer.join(five, &member(2), at(3_000)),
             BatchDecision::Wait(at(7_000)),
             "the second member covers for a missing first"
         );
-        assert_eq!(gathering.join(five, &member(3), at(3_000)), BatchDecision::Wait(at(65_000)));
+        assert_eq!(buffer.join(five, &member(3), at(3_000)), BatchDecision::Wait(at(65_000)));
         assert_eq!(
-            gathering.join(five, &member(1), at(4_000)),
+            buffer.join(five, &member(1), at(4_000)),
             BatchDecision::Wait(at(5_000)),
             "the first member is early"
         );
-        assert_eq!(gathering.join(five, &member(1), at(5_000)), BatchDecision::Lead);
-        assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
-        assert_eq!(gathering.take(id(2)), [], "the batch took the member");
-        assert!(gathering.is_empty());
+        assert_eq!(buffer.join(five, &member(1), at(5_000)), BatchDecision::Lead);
+        assert_eq!(buffer.take(id(1)), [id(1), id(2), id(3)]);
+        assert_eq!(buffer.take(id(2)), [], "the batch took the member");
+        assert!(buffer.is_empty());
     }
 
     #[test]
     fn member_that_fills_the_batch_leads_it() {
-        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
-        gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(1)), BatchDecision::Lead);
+        let (mut buffer, two) = (BatchBuffer::default(), batch_limits(2, 0));
+        buffer.join(two, &member(1), at(0));
+        assert_eq!(buffer.join(two, &member(2), at(1)), BatchDecision::Lead);
         assert_eq!(
-            gathering.join(two, &member(3), at(1)),
+            buffer.join(two, &member(3), at(1)),
             BatchDecision::Wait(at(501)),
             "the leader is about to take the members"
         );
-        assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
+        assert_eq!(buffer.take(id(2)), [id(1), id(2)]);
         assert_eq!(
-            gathering.join(batch_limits(1, 0), &member(4), at(2)),
+            buffer.join(batch_limits(1, 0), &member(4), at(2)),
             BatchDecision::Lead,
             "a batch of one does not wait"
         );
@@ -290,33 +290,33 @@ mod tests {
 
     #[test]
     fn second_member_leads_if_the_first_is_missing() {
-        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
-        gathering.join(five, &member(1), at(0));
-        gathering.join(five, &member(2), at(0));
-        assert_eq!(gathering.join(five, &member(2), at(65_000)), BatchDecision::Lead);
-        gathering.join(five, &member(2), at(65_000));
+        let (mut buffer, five) = (BatchBuffer::default(), batch_limits(5, 0));
+        buffer.join(five, &member(1), at(0));
+        buffer.join(five, &member(2), at(0));
+        assert_eq!(buffer.join(five, &member(2), at(65_000)), BatchDecision::Lead);
+        buffer.join(five, &member(2), at(65_000));
         assert_eq!(
-            gathering.join(five, &member(3), at(2_000_000)),
+            buffer.join(five, &member(3), at(2_000_000)),
             BatchDecision::Wait(at(2_005_000)),
             "members of an old batch are forgotten"
         );
-        assert_eq!(gathering.members, [id(3)]);
+        assert_eq!(buffer.members, [id(3)]);
     }
 
     #[test]
     fn members_beyond_a_full_batch_return_in_batch_sizes() {
-        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 1_000));
-        gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
-        gathering.defer(at(700));
-        assert_eq!(gathering.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
-        assert_eq!(gathering.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
-        let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
+        let (mut buffer, two) = (BatchBuffer::default(), batch_limits(2, 1_000));
+        buffer.join(two, &member(1), at(0));
+        assert_eq!(buffer.join(two, &member(2), at(0)), BatchDecision::Lead);
+        buffer.defer(at(700));
+        assert_eq!(buffer.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
+        assert_eq!(buffer.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
+        let turned_away = [3, 4, 5, 6, 7].map(|number| buffer.join(two, &member(number), at(10)));
         assert_eq!(
             turned_away,
             [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis)))
         );
-        assert_eq!(gathering.join(two, &member(2), at(700)), BatchDecision::Lead);
+        assert_eq!(buffer.join(two, &member(2), at(700)), BatchDecision::Lead);
     }
 
     #[test]
@@ -333,52 +333,52 @@ mod tests {
 
     #[test]
     fn ended_members_do_not_block_a_batch() {
-        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
-        gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
-        gathering.defer(at(30_000));
+        let (mut buffer, two) = (BatchBuffer::default(), batch_limits(2, 0));
+        buffer.join(two, &member(1), at(0));
+        assert_eq!(buffer.join(two, &member(2), at(0)), BatchDecision::Lead);
+        buffer.defer(at(30_000));
         assert_eq!(
-            gathering.join(two, &member(3), at(39_000)),
+            buffer.join(two, &member(3), at(39_000)),
             BatchDecision::Wait(at(39_500)),
             "the members can still come"
         );
-        assert_eq!(gathering.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
+        assert_eq!(buffer.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
         assert_eq!(
-            gathering.join(two, &member(2), at(40_002)),
+            buffer.join(two, &member(2), at(40_002)),
             BatchDecision::Lead,
             "a returning member fills the next batch"
         );
-        assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
+        assert_eq!(buffer.take(id(2)), [id(3), id(2)]);
     }
 
     #[test]
     fn withdrawn_member_frees_its_place() {
-        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
-        gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
-        let mut leading = gathering.clone();
-        assert_eq!([2, 9].map(|number| gathering.leave(id(number), 100, at(0))), [None, None]);
-        assert_eq!(gathering.bytes, 100);
+        let (mut buffer, two) = (BatchBuffer::default(), batch_limits(2, 0));
+        buffer.join(two, &member(1), at(0));
+        assert_eq!(buffer.join(two, &member(2), at(0)), BatchDecision::Lead);
+        let mut leading = buffer.clone();
+        assert_eq!([2, 9].map(|number| buffer.leave(id(number), 100, at(0))), [None, None]);
+        assert_eq!(buffer.bytes, 100);
         let successor = |millis| Some(Successor { id: id(2), at: at(millis) });
         assert_eq!(leading.clone().leave(id(1), 100, at(7)), successor(7), "the next member leads at once");
         leading.defer(at(700));
         assert_eq!(leading.leave(id(1), 100, at(7)), successor(700));
-        assert_eq!(gathering.join(two, &member(3), at(10)), BatchDecision::Lead, "the batch is due");
-        assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
+        assert_eq!(buffer.join(two, &member(3), at(10)), BatchDecision::Lead, "the batch is due");
+        assert_eq!(buffer.take(id(3)), [id(1), id(3)]);
     }
 
     #[test]
     fn member_with_a_near_deadline_leads_before_it() {
-        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
+        let (mut buffer, five) = (BatchBuffer::default(), batch_limits(5, 0));
         let until = |number, deadline| BatchMember { deadline: Some(at(deadline)), ..member(number) };
         assert_eq!(
-            gathering.join(five, &until(1, 100_000), at(0)),
+            buffer.join(five, &until(1, 100_000), at(0)),
             BatchDecision::Wait(at(5_000)),
             "the deadline allows the full wait"
         );
-        assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
-        assert_eq!(gathering.join(five, &member(3), at(20)), BatchDecision::Wait(at(63_000)));
-        assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), BatchDecision::Lead);
+        assert_eq!(buffer.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
+        assert_eq!(buffer.join(five, &member(3), at(20)), BatchDecision::Wait(at(63_000)));
+        assert_eq!(buffer.join(five, &until(2, 4_000), at(3_000)), BatchDecision::Lead);
         assert_eq!(
             BatchBuffer::default().join(five, &until(4, 900), at(0)),
             BatchDecision::Lead,
@@ -388,11 +388,11 @@ mod tests {
 
     #[test]
     fn members_beyond_the_size_limit_go_separately() {
-        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
+        let (mut buffer, five) = (BatchBuffer::default(), batch_limits(5, 0));
         let long = |number| BatchMember { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
-        assert_eq!(gathering.join(five, &long(1), at(0)), BatchDecision::Wait(at(5_000)));
-        assert_eq!(gathering.join(five, &member(2), at(0)), BatchDecision::Wait(at(500)));
-        assert_eq!(gathering.join(five, &long(1), at(1)), BatchDecision::Lead, "a full batch does not wait");
+        assert_eq!(buffer.join(five, &long(1), at(0)), BatchDecision::Wait(at(5_000)));
+        assert_eq!(buffer.join(five, &member(2), at(0)), BatchDecision::Wait(at(500)));
+        assert_eq!(buffer.join(five, &long(1), at(1)), BatchDecision::Lead, "a full batch does not wait");
         let too_long = BatchMember { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
         assert_eq!(BatchBuffer::default().join(batch_limits(1, 0), &too_long, at(0)), BatchDecision::Lead);
     }

@@ -44,17 +44,17 @@ impl FromStr for LimitScope {
         if text == "tenant" {
             return Ok(Self::Tenant);
         }
-        let (sort, name) = text.split_once('/').ok_or(InvalidLimitScope)?;
-        let (name, likeness) = match (sort, name.split_once('/')) {
-            ("batch", Some((name, likeness))) => {
-                (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidLimitScope)?)
+        let (type_name, name) = text.split_once('/').ok_or(InvalidLimitScope)?;
+        let (name, batch_key) = match (type_name, name.split_once('/')) {
+            ("batch", Some((name, batch_key))) => {
+                (name, u64::from_str_radix(batch_key, 16).map_err(|_| InvalidLimitScope)?)
             }
             _ => (name, 0),
         };
         let name = Name::new(name).map_err(|_| InvalidLimitScope)?;
-        match sort {
+        match type_name {
             "endpoint" => Ok(Self::Endpoint(name)),
-            "batch" => Ok(Self::Batch(name, likeness)),
+            "batch" => Ok(Self::Batch(name, batch_key)),
             "key" => Ok(Self::Key(name)),
             "kind" => Ok(Self::Kind(name)),
             "queue" => Ok(Self::Queue(name)),
@@ -68,7 +68,7 @@ impl fmt::Display for LimitScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(name) => write!(f, "endpoint/{name}"),
-            Self::Batch(name, likeness) => write!(f, "batch/{name}/{likeness:016x}"),
+            Self::Batch(name, batch_key) => write!(f, "batch/{name}/{batch_key:016x}"),
             Self::Key(name) => write!(f, "key/{name}"),
             Self::Kind(name) => write!(f, "kind/{name}"),
             Self::Queue(name) => write!(f, "queue/{name}"),

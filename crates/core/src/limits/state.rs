@@ -220,20 +220,20 @@ impl LimiterState {
             .reservation
             .filter(|reservation| rate_limit.is_valid(*reservation))
             .map(|reservation| self.gcra.advance(rate_limit, reservation, now));
-        let promised = own
+        let reserved = own
             .and_then(|reservation| Some((reservation, self.gcra.due_time(rate_limit, reservation, now)?)));
         // The reservation is too far behind: the task gets a new one, or none.
-        if let Some(reservation) = own.filter(|_| promised.is_none()) {
+        if let Some(reservation) = own.filter(|_| reserved.is_none()) {
             self.gcra.release(reservation);
         }
         let called =
             || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
-        if let Some((reservation, free)) = promised.is_none().then(called).flatten() {
+        if let Some((reservation, free)) = reserved.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
             let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
             return if free <= now { Ok(reservation) } else { Err(wait) };
         }
-        let found = promised.or_else(|| {
+        let found = reserved.or_else(|| {
             let reservation = self.gcra.reserve(rate_limit, now)?;
             Some((reservation, self.gcra.free_at(rate_limit, reservation)))
         });

@@ -103,11 +103,11 @@ fn reservation_is_kept_and_not_made_twice() {
     let (mut limiter, limits) =
         (LimiterState::default(), Limits { rate: Some(rate_limit(10)), ..Limits::default() });
     go(limiter.acquire(&limits, &request(), at(0)));
-    let promised = wait(limiter.acquire(&limits, &request(), at(0)));
+    let reserved = wait(limiter.acquire(&limits, &request(), at(0)));
     let next = wait(limiter.acquire(&limits, &request(), at(0)));
-    assert_eq!((promised.reason, promised.until, next.until), (HeldReason::RateLimited, at(102), at(204)));
-    let request = AcquireRequest { reservation: promised.reservation, ..request() };
-    assert_eq!(go(limiter.acquire(&limits, &request, promised.until)).reservation, promised.reservation);
+    assert_eq!((reserved.reason, reserved.until, next.until), (HeldReason::RateLimited, at(102), at(204)));
+    let request = AcquireRequest { reservation: reserved.reservation, ..request() };
+    assert_eq!(go(limiter.acquire(&limits, &request, reserved.until)).reservation, reserved.reservation);
     let late = wait(limiter.acquire(&limits, &request, at(122)));
     assert_eq!(late.until, at(184), "a late task starts one interval after the last start");
 }
@@ -264,29 +264,29 @@ fn task_held_for_another_reason_returns_its_reservation() {
     let permit = go(limiter.acquire(&limits, &request(), at(0)));
     let held = wait(limiter.acquire(&limits, &request(), at(0)));
     limiter.complete(&limits, permit, ME, &report(CallHealth::Bad), at(10));
-    let promised = |limiter: &LimiterState, millis| limiter.state(&limits, at(millis)).reserved_starts;
-    assert_eq!(promised(&limiter, 10), Some(1));
+    let reserved = |limiter: &LimiterState, millis| limiter.state(&limits, at(millis)).reserved_starts;
+    assert_eq!(reserved(&limiter, 10), Some(1));
     let open = wait(limiter.acquire(
         &limits,
         &AcquireRequest { reservation: held.reservation, ..request() },
         at(20),
     ));
-    assert_eq!((open.reason, promised(&limiter, 20)), (HeldReason::CircuitOpen, Some(0)));
+    assert_eq!((open.reason, reserved(&limiter, 20)), (HeldReason::CircuitOpen, Some(0)));
     let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Unknown) };
     limiter.complete(&limits, Permit::default(), ME, &asked, at(30));
-    let resting = wait(limiter.acquire(&limits, &request(), at(40)));
+    let paused = wait(limiter.acquire(&limits, &request(), at(40)));
     let again = wait(limiter.acquire(
         &limits,
-        &AcquireRequest { reservation: resting.reservation, ..request() },
+        &AcquireRequest { reservation: paused.reservation, ..request() },
         at(50),
     ));
     assert_eq!(
-        (resting.until, again.reservation, promised(&limiter, 50)),
-        (at(60_000), resting.reservation, Some(1)),
+        (paused.until, again.reservation, reserved(&limiter, 50)),
+        (at(60_000), paused.reservation, Some(1)),
         "the task keeps its one reservation"
     );
-    limiter.change(LimiterChange::ReleaseReservation(resting.reservation.unwrap()), at(60));
-    assert_eq!(promised(&limiter, 60), Some(0));
+    limiter.change(LimiterChange::ReleaseReservation(paused.reservation.unwrap()), at(60));
+    assert_eq!(reserved(&limiter, 60), Some(0));
 }
 
 #[test]

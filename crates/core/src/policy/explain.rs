@@ -331,9 +331,8 @@ impl Explainer<'_> {
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open
     /// circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Blocker> {
-        let obstacles = self
-            .limiters()
-            .flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
+        let obstacles =
+            self.limiters().flat_map(|(known, state)| [self.paused(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
     }
 
@@ -346,7 +345,7 @@ impl Explainer<'_> {
             HeldReason::CircuitOpen => self.limiters().find_map(|(known, state)| self.open(known, &state)),
             HeldReason::RetryAfter => self
                 .limiters()
-                .find_map(|(known, state)| self.resting(known, &state))
+                .find_map(|(known, state)| self.paused(known, &state))
                 .or_else(|| self.put_off()),
             HeldReason::SecretUnavailable => {
                 let says = of_endpoint().map_or_else(
@@ -369,7 +368,7 @@ impl Explainer<'_> {
                     .to_owned();
                 Some(Blocker::new(HeldReason::Other, None, says))
             }
-            HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
+            HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.batching()),
             // The caller has checked these already.
             HeldReason::Paused
             | HeldReason::EndpointGone
@@ -392,8 +391,8 @@ impl Explainer<'_> {
             "{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead",
             rate_limit.rate
         );
-        let is_promised = scoped.is_some_and(|scoped| rate_limit.is_valid(scoped.reservation));
-        let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
+        let is_reserved = scoped.is_some_and(|scoped| rate_limit.is_valid(scoped.reservation));
+        let then = if is_reserved { "its start is reserved for" } else { ASKS_AGAIN };
         Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
@@ -428,7 +427,7 @@ impl Explainer<'_> {
         })
     }
 
-    fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
+    fn paused(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
         let until = state.paused_until?;
         let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
         Some(Blocker {
@@ -437,7 +436,7 @@ impl Explainer<'_> {
         })
     }
 
-    fn gathering(&self) -> Option<Blocker> {
+    fn batching(&self) -> Option<Blocker> {
         let batch = self.around.endpoint.as_ref()?.batch?;
         let of = self.task.options.endpoint.clone().map(LimitScope::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());

@@ -57,9 +57,9 @@ pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
 }
 
 /// Returns the waiting state as text, or `None` if it is the default.
-pub fn hold_state_to_text(turn: &HoldState) -> Option<String> {
-    (*turn != HoldState::default()).then(|| {
-        let mut values = json!(StoredHoldState::from(turn));
+pub fn hold_state_to_text(hold: &HoldState) -> Option<String> {
+    (*hold != HoldState::default()).then(|| {
+        let mut values = json!(StoredHoldState::from(hold));
         if let Some(values) = values.as_array_mut() {
             while values.pop_if(|value| value.is_null()).is_some() {}
         }
@@ -69,7 +69,7 @@ pub fn hold_state_to_text(turn: &HoldState) -> Option<String> {
 
 /// Inverse of [`hold_state_to_text`].
 pub fn hold_state_from_text(text: Option<&str>) -> Result<HoldState, Unreadable> {
-    text.map_or_else(|| Ok(HoldState::default()), |text| parse::<StoredHoldState>(text, "turn")?.try_into())
+    text.map_or_else(|| Ok(HoldState::default()), |text| parse::<StoredHoldState>(text, "hold")?.try_into())
 }
 
 /// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
@@ -308,12 +308,12 @@ impl TryFrom<StoredAttempt> for Attempt {
 }
 
 impl From<&HoldState> for StoredHoldState {
-    fn from(turn: &HoldState) -> Self {
-        let Reservations { rate: scoped, batch } = &turn.reservations;
+    fn from(hold: &HoldState) -> Self {
+        let Reservations { rate: scoped, batch } = &hold.reservations;
         let scoped = scoped
             .as_ref()
             .map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
-        Self(turn.holds, turn.deferrals, scoped, *batch)
+        Self(hold.holds, hold.deferrals, scoped, *batch)
     }
 }
 
@@ -322,7 +322,7 @@ impl TryFrom<StoredHoldState> for HoldState {
 
     fn try_from(row: StoredHoldState) -> Result<Self, Unreadable> {
         let scoped = |StoredReservation(of, slot, interval): StoredReservation| {
-            let of = of.parse().map_err(|_| Unreadable("turn"))?;
+            let of = of.parse().map_err(|_| Unreadable("hold"))?;
             Ok(ScopedReservation { scope: of, reservation: Reservation { slot, interval } })
         };
         let reserved = Reservations { rate: row.2.map(scoped).transpose()?, batch: row.3 };

@@ -26,15 +26,15 @@ const MAX_ROUNDS: usize = 3;
 
 /// Selects every tenant with waiting tasks and the time of its first one. Takes one step through the index
 /// per tenant.
-const LANES: &str = "
-WITH RECURSIVE lane (tenant) AS (
+const WAITING_TENANTS: &str = "
+WITH RECURSIVE waiting (tenant) AS (
     SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 ORDER BY tenant LIMIT 1)
     UNION ALL
-    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tenant > lane.tenant ORDER BY tenant LIMIT 1)
-    FROM lane WHERE lane.tenant IS NOT NULL
+    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tenant > waiting.tenant ORDER BY tenant LIMIT 1)
+    FROM waiting WHERE waiting.tenant IS NOT NULL
 )
-SELECT tenant, (SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tasks.tenant = lane.tenant)
-FROM lane WHERE tenant IS NOT NULL
+SELECT tenant, (SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tasks.tenant = waiting.tenant)
+FROM waiting WHERE tenant IS NOT NULL
 ";
 
 impl Database {
@@ -49,7 +49,7 @@ impl Database {
         // round wait for the next transaction.
         for _ in 0..MAX_ROUNDS {
             let free = wanted.saturating_sub(self.handed.len());
-            let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
+            let due = if free == 0 { Vec::new() } else { self.scheduler.due(now) };
             let (due, withheld) =
                 due.into_iter().partition::<Vec<_>, _>(|tenant| self.shares.allowance(tenant) > 0);
             self.withheld.extend(withheld);
@@ -61,7 +61,7 @@ impl Database {
                     break;
                 }
                 self.dispatch_of(&tenant, share.min(free).min(self.shares.allowance(&tenant)), now)?;
-                self.lanes.serve(tenant);
+                self.scheduler.serve(tenant);
             }
         }
         Ok(())
@@ -93,12 +93,12 @@ impl Database {
             select_readable(&self.connection, &sql, params![tenant.as_str(), now.millis(), to_sql(share)])?;
         if due.len() + unreadable.len() < share {
             let next = self.earliest_due(tenant, now)?;
-            self.lanes.set(tenant, next);
+            self.scheduler.set(tenant, next);
         }
         for seq in unreadable {
             self.prepare("UPDATE tasks SET wake_at = ?1 WHERE seq = ?2")?
                 .execute([(now + UNREADABLE_PAUSE).millis(), seq])?;
-            self.lanes.waits(tenant, now + UNREADABLE_PAUSE);
+            self.scheduler.waits(tenant, now + UNREADABLE_PAUSE);
         }
         for task in due {
             // Tasks past their deadline expire here. A backlog of them would otherwise block all others.
@@ -127,13 +127,13 @@ impl Database {
     /// Reads the tenants with waiting tasks again if the known state may be wrong.
     pub(super) fn make_sure(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_unsure) {
-            self.lanes = TenantScheduler::default();
-            let mut statement = self.connection.prepare_cached(LANES)?;
+            self.scheduler = TenantScheduler::default();
+            let mut statement = self.connection.prepare_cached(WAITING_TENANTS)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 // A row that cannot be read must not block other tenants.
                 match Tenant::new(row.get_ref(0)?.as_str()?) {
-                    Ok(tenant) => self.lanes.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
+                    Ok(tenant) => self.scheduler.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
                     Err(error) => {
                         tracing::error!(%error, "a tenant name cannot be read; the tasks of this tenant do not run");
                     }
@@ -145,7 +145,7 @@ impl Database {
 
     pub(super) fn will_be_due(&mut self, task: &Task) {
         if let State::Waiting(_) = task.state {
-            self.lanes.waits(&task.tenant, task.due_at);
+            self.scheduler.waits(&task.tenant, task.due_at);
         }
     }
 }

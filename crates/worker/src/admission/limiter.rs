@@ -211,7 +211,7 @@ impl Limiter {
         Self { limiters, clock, random, holder, known: Mutex::default() }
     }
 
-    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in
+    /// Asks each limiter in hold. If one refuses, gives back the permits of the others and those in
     /// `permits`.
     ///
     /// A task holds at most one reservation. If it waits with a different one, or without, the reservation
@@ -219,10 +219,10 @@ impl Limiter {
     pub async fn acquire(
         &self,
         limiters: &[ScopedLimits],
-        turn: &HoldState,
+        hold: &HoldState,
         mut permits: Permits,
     ) -> Result<Entry, StoreError> {
-        let came_with = turn.reservations.rate.as_ref();
+        let came_with = hold.reservations.rate.as_ref();
         let called = came_with.filter(|scoped| scoped.reservation.at() <= self.clock.now());
         for limited in limiters {
             let is_own = |scoped: &&ScopedReservation| scoped.scope == limited.name.scope;
@@ -230,7 +230,7 @@ impl Limiter {
                 holder: self.holder,
                 reservation: came_with.filter(is_own).map(|scoped| scoped.reservation),
                 has_due_reservation_elsewhere: called.is_some_and(|scoped| !is_own(&scoped)),
-                holds: turn.holds,
+                holds: hold.holds,
                 jitter: JitterSample::from_bits(self.random.next_u64()),
             };
             let limits = limited.limits;

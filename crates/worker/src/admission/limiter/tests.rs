@@ -299,18 +299,18 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
             })
             .collect();
         let mut starts = 0;
-        while let Some(((at, number), turn)) =
+        while let Some(((at, number), hold)) =
             waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1))
         {
             *lock(&world.clock.0) = at.since(begun);
-            match limiter.acquire(&limiters, &turn, Permits::default()).await.unwrap() {
+            match limiter.acquire(&limiters, &hold, Permits::default()).await.unwrap() {
                 Entry::Granted(permits) => {
                     starts += 1;
                     limiter.complete(permits, &report(CallHealth::Good), None).await;
                 }
                 Entry::Denied { wait, scoped } => {
-                    let turn = HoldState { holds: turn.holds + 1, reservations: scoped.into(), ..turn };
-                    waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
+                    let hold = HoldState { holds: hold.holds + 1, reservations: scoped.into(), ..hold };
+                    waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), hold);
                 }
             }
         }
@@ -343,8 +343,8 @@ async fn replaced_reservation_is_given_back() {
         kept.limiter.state(&limits, world.clock.now()).reserved_starts.unwrap()
     };
     let waiting = async |limiters: &[ScopedLimits], scoped: Option<ScopedReservation>| {
-        let turn = HoldState { reservations: scoped.into(), ..HoldState::default() };
-        match limiter.acquire(limiters, &turn, Permits::default()).await.unwrap() {
+        let hold = HoldState { reservations: scoped.into(), ..HoldState::default() };
+        match limiter.acquire(limiters, &hold, Permits::default()).await.unwrap() {
             Entry::Denied { scoped, .. } => scoped,
             Entry::Granted(_) => panic!("the task may start"),
         }
