@@ -10,7 +10,7 @@ use nobat_core::json::decode::read_object;
 use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::Task;
 use nobat_core::task::codec::{options_from_text, options_to_text};
-use nobat_core::task::retry::MAX_AHEAD;
+use nobat_core::types::intervals::MAX_SCHEDULE_AHEAD;
 use nobat_core::task::view::TaskView;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
@@ -69,7 +69,7 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
 
 fn check(body: &[u8], task: &Task) {
     let now = Timestamp::from_millis(NOW);
-    assert!(now <= task.due_at && task.due_at <= now + MAX_AHEAD);
+    assert!(now <= task.due_at && task.due_at <= now + MAX_SCHEDULE_AHEAD);
     assert!(Duration::from_millis(1) <= task.settings.timeout && task.settings.timeout <= MAX_TIMEOUT);
     assert!(task.settings.expires_at.is_none_or(|deadline| deadline > task.due_at));
     let sent: Value = match serde_json::from_slice(body) {

@@ -17,7 +17,7 @@ use nobat_core::config::endpoint::{Endpoint, EndpointStatus, ResponsePolicy};
 use nobat_core::limits::{BreakerPolicy, Limits, RateLimit};
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::ports::{Clock, InsertResult};
-use nobat_core::secrets::secret_set::Secrets;
+use nobat_core::secrets::secret_set::SecretSet;
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
@@ -273,7 +273,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let endpoint = Endpoint {
         url: "https://example.com".parse().expect("the URL is valid"),
         headers: std::collections::BTreeMap::new(),
-        secrets: Secrets::default(),
+        secrets: SecretSet::default(),
         timeout: None,
         retry: None,
         answers: ResponsePolicy::default(),

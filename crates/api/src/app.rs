@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::cache::AuthCache;
 use crate::auth::policy::AccessPolicy;
 use crate::quotas::body_budget::BodyBudget;
+use crate::quotas::endpoint_test_slots::TestSlots;
 use crate::quotas::pending_quota::PendingQuota;
 use crate::quotas::request_rate::RequestRates;
-use crate::quotas::test_slots::TestSlots;
 use crate::readiness::Readiness;
 
 /// State that all request handlers share.

@@ -190,7 +190,7 @@ async fn converse<S: Transport + Send + 'static>(
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
-                Err(_) => return tracing::warn!("a request took longer than the grace period of the shutdown; its connection is closed"),
+                Err(_) => return tracing::warn!("a request was still running at the end of the shutdown time; its connection is closed"),
             }
         }
     };

@@ -159,7 +159,8 @@ impl ConfigStore for Table {
 }
 
 impl Table {
-    /// Changes a bucket from `seen` to `left`. Returns its new state, and true if the change was made.
+    /// Replaces the bucket `seen` of a tenant by `left`, unless another process changed it. Returns the stored
+    /// bucket, and true if this call changed it.
     ///
     /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent
     /// processes then do not conflict.

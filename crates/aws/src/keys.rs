@@ -145,7 +145,7 @@ pub(crate) fn moment(at: Timestamp) -> String {
 }
 
 /// A parsed [`place`].
-pub(crate) struct Place<'a> {
+pub(crate) struct IndexKey<'a> {
     /// The part before the queue and the kind. Unique per task.
     pub(crate) position: &'a str,
     /// Name of the queue.
@@ -154,7 +154,7 @@ pub(crate) struct Place<'a> {
     pub(crate) kind: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> IndexKey<'a> {
     /// Parses the result of [`place`].
     pub(crate) fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.split('#');

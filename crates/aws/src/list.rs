@@ -11,7 +11,7 @@ use nobat_core::types::time::Timestamp;
 
 use crate::error::{Unreadable, failed};
 use crate::item::{self, Item, text};
-use crate::keys::{self, Place};
+use crate::keys::{self, IndexKey};
 use crate::table::Table;
 
 /// Number of keys read at a time while a filtered page is filled.
@@ -120,8 +120,8 @@ impl Table {
         places: &[String],
         query: &ListQuery,
     ) -> Result<Vec<(Position, Option<Task>)>, StoreError> {
-        let places: Vec<Place<'_>> = places.iter().filter_map(|place| Place::read(place)).collect();
-        let passing = places.iter().filter(|place| passes(place, query)).map(Place::id);
+        let places: Vec<IndexKey<'_>> = places.iter().filter_map(|place| IndexKey::read(place)).collect();
+        let passing = places.iter().filter(|place| passes(place, query)).map(IndexKey::id);
         let passing: HashSet<TaskId> = passing.collect::<Result<_, _>>()?;
         let keys = passing
             .into_iter()
@@ -138,7 +138,7 @@ impl Table {
     }
 }
 
-impl Place<'_> {
+impl IndexKey<'_> {
     fn id(&self) -> Result<TaskId, Unreadable> {
         self.position.get(keys::MOMENT_DIGITS..).and_then(|id| id.parse().ok()).ok_or(Unreadable("place"))
     }
@@ -149,7 +149,7 @@ fn is_filtered(query: &ListQuery) -> bool {
     query.status.is_some() || query.queue.is_some() || query.kind.is_some()
 }
 
-fn passes(place: &Place<'_>, query: &ListQuery) -> bool {
+fn passes(place: &IndexKey<'_>, query: &ListQuery) -> bool {
     query.queue.as_ref().is_none_or(|queue| queue.as_str() == place.queue)
         && query.kind.as_ref().is_none_or(|kind| kind.as_str() == place.kind)
 }

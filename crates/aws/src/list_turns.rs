@@ -24,7 +24,7 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 /// Maximum number of known tenants. A tenant that is forgotten while its lists wait can exceed [`AT_ONCE`].
 const MAX_TENANTS: usize = 10_000;
 
-/// Running and waiting lists of each tenant.
+/// List requests of each tenant that run or wait for their turn.
 pub(crate) struct ListTurns {
     tenants: Mutex<Recent<Tenant, Arc<OfTenant>>>,
     waiting: AtomicUsize,
@@ -54,8 +54,9 @@ impl ListTurns {
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Ok(permit);
         }
-        let _of_tenant = Place::take(&of_tenant.waiting, MAX_OF_TENANT).ok_or_else(|| self.refuse())?;
-        let _of_all = Place::take(&self.waiting, MAX_WAITING).ok_or_else(|| self.refuse())?;
+        let _of_tenant =
+            WaitingCount::take(&of_tenant.waiting, MAX_OF_TENANT).ok_or_else(|| self.refuse())?;
+        let _of_all = WaitingCount::take(&self.waiting, MAX_WAITING).ok_or_else(|| self.refuse())?;
         match timeout(MAX_WAIT, turns.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(self.refuse()),
@@ -87,9 +88,9 @@ impl ListTurns {
 }
 
 /// A place in the queue. Dropping it frees the place.
-struct Place<'a>(&'a AtomicUsize);
+struct WaitingCount<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> WaitingCount<'a> {
     fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let place = Self(waiting);
         // If there is no room, dropping `place` frees it.
@@ -97,7 +98,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -133,7 +133,7 @@ fn delivery(message: Message) -> Option<Delivery> {
     let Ok((name, _)) = hint::read(message.body.as_deref().unwrap_or_default()) else {
         tracing::error!(
             message = message.message_id,
-            "a message does not name a task; it goes to the dead-letter queue after its last receive"
+            "a message names no task; SQS moves it to its dead-letter queue after the maximum number of receives"
         );
         return None;
     };

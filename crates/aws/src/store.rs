@@ -34,7 +34,8 @@ impl TaskStore for Table {
         if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
     }
 
-    /// Repeats the claim transition as a condition. The conformance suite compares it with the lifecycle.
+    /// Claims a task in one conditional write. The condition states the claim rule of `lifecycle::transition`
+    /// again; the conformance suite compares the two.
     async fn claim(
         &self,
         name: &TaskKey,

@@ -257,7 +257,8 @@ impl Table {
     }
 }
 
-/// A write that is refused because of itself was made: the SDK repeated it after its response was lost.
+/// Recognizes an own write. The SDK repeats a write after its response was lost; if the first one was made, the
+/// condition of the second one fails, and the write counts as done.
 fn judged(found: Option<Item>, own: Option<&str>) -> WriteOutcome {
     let found = found.unwrap_or_default();
     if own.is_some() && op(&found) == own { WriteOutcome::Done(found) } else { WriteOutcome::Refused(found) }

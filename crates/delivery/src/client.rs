@@ -149,7 +149,8 @@ impl Client {
         self.connector.guard()
     }
 
-    /// Returns the connections for a request: the shared ones, or those of its certificate authorities.
+    /// Returns the connection pool for a request: the shared pool, or the pool for these certificate
+    /// authorities, which is created at its first use.
     fn connections(&self, authority: Option<Arc<str>>) -> Result<Connections, SendError> {
         let Some(pem) = authority else { return Ok(self.http.clone()) };
         let mut vouched_for = self.vouched_for.lock();

@@ -29,7 +29,7 @@ pub enum BadUrl {
     #[error("this port belongs to a protocol other than HTTP")]
     Port,
     /// The host is an address that tasks may not call, or a name of one.
-    #[error("the host is not public")]
+    #[error("the host is not a public address")]
     Blocked,
 }
 

@@ -11,7 +11,7 @@ use nobat_sqlite::{OpenError, Sqlite};
 
 /// Kind of storage.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BackendKind {
     /// One SQLite file
     Sqlite,
     /// A DynamoDB table and a queue of Amazon SQS
@@ -22,8 +22,8 @@ pub enum Place {
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// Storage: sqlite (one SQLite file) or aws (DynamoDB and SQS)
-    #[arg(long, global = true, env = "NOBAT_BACKEND", value_enum, default_value_t = Place::Sqlite, hide_possible_values = true)]
-    pub backend: Place,
+    #[arg(long, global = true, env = "NOBAT_BACKEND", value_enum, default_value_t = BackendKind::Sqlite, hide_possible_values = true)]
+    pub backend: BackendKind,
     /// SQLite file
     #[arg(long, global = true, env = "NOBAT_DATA", default_value = "nobat.db")]
     pub data: PathBuf,
@@ -70,8 +70,8 @@ const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let retention = Duration::from_hours(24 * u64::from(settings.retention_days));
     match settings.backend {
-        Place::Sqlite => sqlite(settings, retention, clock),
-        Place::Aws => aws(settings, retention).await,
+        BackendKind::Sqlite => sqlite(settings, retention, clock),
+        BackendKind::Aws => aws(settings, retention).await,
     }
 }
 

@@ -77,7 +77,8 @@ const PAGE: usize = 100;
 
 impl Client {
     pub(crate) fn new(target: &ClientArgs) -> anyhow::Result<Self> {
-        let base = HttpUrl::parse(&target.url).context("NOBAT_URL or --url is not valid")?;
+        let base =
+            HttpUrl::parse(&target.url).context("the server's URL (from --url or NOBAT_URL) is not valid")?;
         let (base, host) = to_this_machine(base)?;
         let connector = HttpsConnectorBuilder::new()
             .with_native_roots()
@@ -151,7 +152,7 @@ impl Client {
 /// Returns the `Authorization` header for a key.
 fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
     // The error must not repeat the value, which may be most of a key.
-    let key: KeyText = key.trim().parse().context("NOBAT_KEY or --key is not valid")?;
+    let key: KeyText = key.trim().parse().context("the API key (from --key or NOBAT_KEY) is not valid")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
     header.set_sensitive(true);
     Ok(header)

@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct HandlerRuntime(Option<Runtime>);
 
 /// Time between two checks for a free thread, and maximum time that a check waits for one.
-const LOOK: Duration = Duration::from_secs(5);
-/// Number of failed checks in a row after which every lease of this process has expired. Ending the process
-/// then harms no task. Checks are counted, so that an hour for which the process itself was stopped counts as
-/// one.
-const LOOKS: u64 = LEASE.as_secs() / LOOK.as_secs();
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Number of failed checks in a row after which every lease of this process has expired. Other workers may
+/// take its tasks then, so the process can end. Checks are counted instead of time: an hour for which the
+/// process was suspended is one failed check.
+const MAX_MISSED_CHECKS: u64 = LEASE.as_secs() / CHECK_INTERVAL.as_secs();
 /// Maximum time that a stopping worker may take beyond its drain time. It uses it to give unfinished tasks
 /// back.
 const GIVE_BACK: Duration = Duration::from_secs(6);
@@ -80,16 +80,16 @@ async fn blocked(runtime: &Handle) {
     loop {
         let mut look = runtime.spawn(async {});
         let mut missed = 0;
-        while timeout(LOOK, &mut look).await.is_err() {
+        while timeout(CHECK_INTERVAL, &mut look).await.is_err() {
             missed += 1;
-            if missed == LOOKS {
+            if missed == MAX_MISSED_CHECKS {
                 return;
             }
             tracing::warn!(
-                seconds = missed * LOOK.as_secs(),
+                seconds = missed * CHECK_INTERVAL.as_secs(),
                 "handlers block all threads; no other handler can start"
             );
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }

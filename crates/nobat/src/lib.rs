@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use backend::{Place, Settings};
+pub use backend::{BackendKind, Settings};
 pub use nobat_worker::handler::Handler;
 pub use nobat_worker::handler::context::TaskContext;
 pub use nobat_worker::handler::failure::Failure;

@@ -33,7 +33,7 @@ use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::backend::{self, Opened, Place, Settings};
+use crate::backend::{self, BackendKind, Opened, Settings};
 use crate::handler_runtime::HandlerRuntime;
 use crate::vault::{MasterKeyArgs, Vaults};
 use crate::{exit, handles, in_use};
@@ -228,7 +228,7 @@ async fn serve_from(
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
     // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
-    if settings.place.backend == Place::Sqlite
+    if settings.place.backend == BackendKind::Sqlite
         && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err()
     {
         tracing::error!("the last writes failed; unfinished tasks run again after the next start");

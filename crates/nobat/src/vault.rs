@@ -16,7 +16,7 @@ use nobat_core::service::backend::Backend;
 use nobat_core::types::name::Tenant;
 use nobat_worker::system::SystemClock;
 
-use crate::backend::{Place, Settings};
+use crate::backend::{BackendKind, Settings};
 
 /// Settings of the master key. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
@@ -62,7 +62,7 @@ impl MasterKeyArgs {
         let given: Vec<MasterKey> =
             given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
         ensure!(
-            !given.is_empty() || place.backend == Place::Aws || self.kms_key().is_none(),
+            !given.is_empty() || place.backend == BackendKind::Aws || self.kms_key().is_none(),
             "NOBAT_KMS_KEY requires NOBAT_BACKEND=aws; for a file, set NOBAT_MASTER_KEY, or neither to use a key file beside it"
         );
         Ok(given)
@@ -81,7 +81,7 @@ impl MasterKeyArgs {
             return Ok(Vaults::same(vault));
         }
         match place.backend {
-            Place::Sqlite => {
+            BackendKind::Sqlite => {
                 let file = key_file(&place.data);
                 let key = match read(&file)? {
                     Some(key) => key,
@@ -96,7 +96,7 @@ impl MasterKeyArgs {
                 warn_of_closed(&vault, backend).await?;
                 Ok(Vaults::same(vault))
             }
-            Place::Aws => match self.kms_key() {
+            BackendKind::Aws => match self.kms_key() {
                 Some(key) => wrapped(place, key).await,
                 None => Ok(Vaults { of_api: Arc::new(Without), of_handlers: Arc::new(Without) }),
             },

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::database::{Database, Savepoint};
-use crate::reader::Cost;
-use crate::reads::to_sql;
+use crate::read_pool::Cost;
+use crate::task_queries::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 

@@ -17,8 +17,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::dispatch::Dispatch;
 use crate::file::BUSY_TIMEOUT;
-use crate::reads::{get, seq_of, to_sql};
 use crate::row::status;
+use crate::task_queries::{get, seq_of, to_sql};
 use crate::tenant_scheduler::TenantScheduler;
 use crate::worker_shares::WorkerShares;
 use crate::{Error, row};
@@ -379,7 +379,9 @@ impl Database {
     pub(crate) fn finish(&self) {
         let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         if !matches!(is_busy, Ok(false)) {
-            tracing::warn!("the write-ahead log was not moved into the file; the next start reads both");
+            tracing::warn!(
+                "the SQLite write-ahead log could not be merged into the database file; both are kept, and the next start reads them"
+            );
         }
     }
 
@@ -406,7 +408,7 @@ impl Database {
         });
         let restored = self.connection.busy_timeout(BUSY_TIMEOUT);
         emptied.and_then(|is_empty| restored.map(|()| is_empty)).unwrap_or_else(|error| {
-            tracing::debug!(%error, "the write-ahead log was not moved into the file");
+            tracing::debug!(%error, "the SQLite checkpoint failed; the write-ahead log is kept until the next one");
             false
         })
     }

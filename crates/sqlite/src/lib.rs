@@ -10,11 +10,11 @@ mod dispatch;
 mod file;
 mod limiter_store;
 mod queue;
-mod reader;
-mod reads;
+mod read_pool;
 mod row;
 mod schema;
 mod store;
+mod task_queries;
 mod tenant_scheduler;
 mod turn_queue;
 mod worker_shares;
@@ -37,7 +37,7 @@ use crate::config_store::Buckets;
 use crate::database::Database;
 use crate::dispatch::Dispatch;
 use crate::file::Lock;
-use crate::reader::Readers;
+use crate::read_pool::Readers;
 use crate::writer::Writer;
 
 /// A backend in one SQLite database. Clones share it.

@@ -11,8 +11,8 @@ use nobat_core::types::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::Database;
-use crate::reader::Cost;
-use crate::reads::to_sql;
+use crate::read_pool::Cost;
+use crate::task_queries::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 

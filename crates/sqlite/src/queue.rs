@@ -24,7 +24,7 @@ impl Queue for Sqlite {
         if max == 0 {
             return Ok(Vec::new());
         }
-        let mut place = Place { sqlite: self, tasks: self.0.dispatch.line_up(max) };
+        let mut place = WaitingWorker { sqlite: self, tasks: self.0.dispatch.line_up(max) };
         let mut next_due = self.0.dispatch.next_due();
         let give_up = self.0.clock.now() + MAX_LINE;
         loop {
@@ -55,12 +55,12 @@ impl Queue for Sqlite {
 }
 
 /// A waiting worker. If it leaves after it was handed tasks, they are given back.
-struct Place<'a> {
+struct WaitingWorker<'a> {
     sqlite: &'a Sqlite,
     tasks: oneshot::Receiver<Vec<Task>>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingWorker<'_> {
     fn drop(&mut self) {
         self.tasks.close();
         if let Ok(tasks) = self.tasks.try_recv() {

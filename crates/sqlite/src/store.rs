@@ -11,10 +11,10 @@ use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use rusqlite::Connection;
 
-use crate::reader::{Cost, Readers};
+use crate::read_pool::{Cost, Readers};
 use crate::turn_queue::Owner;
 use crate::writer::Load;
-use crate::{Error, Sqlite, reads};
+use crate::{Error, Sqlite, task_queries};
 
 #[async_trait]
 impl TaskStore for Sqlite {
@@ -25,7 +25,7 @@ impl TaskStore for Sqlite {
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let (name, retention) = (name.clone(), self.0.retention);
         self.read(Cost::Task, Some(name.tenant.clone()), move |connection| {
-            reads::get(connection, &name, retention, now)
+            task_queries::get(connection, &name, retention, now)
         })
         .await
     }
@@ -67,7 +67,7 @@ impl TaskStore for Sqlite {
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let (query, retention) = (query.clone(), self.0.retention);
         self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| {
-            reads::list(connection, &query, retention, now)
+            task_queries::list(connection, &query, retention, now)
         })
         .await
     }
@@ -75,13 +75,13 @@ impl TaskStore for Sqlite {
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         let tenant = tenant.clone();
         self.read(Cost::Scan, Some(tenant.clone()), move |connection| {
-            reads::waiting(connection, &tenant, at_most)
+            task_queries::waiting(connection, &tenant, at_most)
         })
         .await
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        self.read(Cost::Scan, None, move |connection| reads::due(connection, limit, now)).await
+        self.read(Cost::Scan, None, move |connection| task_queries::due(connection, limit, now)).await
     }
 
     /// Does nothing: tasks that were handled are no longer due.

@@ -71,7 +71,7 @@ pub trait Handler: Send + Sync + 'static {
     fn run_batch<'a>(
         &'a self,
         batch: Vec<(Self::Input, &'a TaskContext)>,
-    ) -> impl Future<Output = Together<Self::Output>> + Send {
+    ) -> impl Future<Output = BatchOutcome<Self::Output>> + Send {
         async move {
             let mut outcomes = Vec::with_capacity(batch.len());
             for (input, context) in batch {
@@ -83,7 +83,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Outcomes of a batch attempt: one per task, or one failure for all.
-pub type Together<T> = Result<Vec<Result<T, Failure>>, Failure>;
+pub type BatchOutcome<T> = Result<Vec<Result<T, Failure>>, Failure>;
 
 /// Maximum size of a result, in bytes of JSON: 256 KiB.
 pub const MAX_RESULT: usize = 256 * 1024;
@@ -113,7 +113,7 @@ impl<H: Handler> AnyHandler for H {
         Handler::batch_key(self, &payload.parse().ok()?)
     }
 
-    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>> {
+    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, BatchOutcome<Json>> {
         let work = async move {
             let batch = batch
                 .into_iter()

@@ -8,7 +8,7 @@ use nobat_core::config::callback_secret::CallbackSecrets;
 use nobat_core::config::endpoint::Endpoint;
 use nobat_core::ports::config_store::ConfigStore;
 use nobat_core::ports::{Clock, StoreError};
-use nobat_core::secrets::secret_set::{Kept, Secrets};
+use nobat_core::secrets::secret_set::{SecretSet, StoredSecret};
 use nobat_core::secrets::vault::{CannotOpen, NoVault, VaultSource};
 use nobat_core::secrets::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
@@ -38,13 +38,13 @@ pub(crate) enum CannotSign {
 }
 
 /// An endpoint with its tenant and name.
-pub(crate) struct At<'a> {
+pub(crate) struct NamedEndpoint<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) name: &'a Name,
     pub(crate) endpoint: &'a Endpoint,
 }
 
-impl At<'_> {
+impl NamedEndpoint<'_> {
     fn place(&self) -> String {
         Endpoint::place(self.tenant, self.name)
     }
@@ -93,7 +93,7 @@ impl Signer {
     /// Adds the signature headers of a request to an endpoint.
     pub(crate) async fn sign_for(
         &self,
-        at: &At<'_>,
+        at: &NamedEndpoint<'_>,
         id: &str,
         body: &[u8],
         headers: &mut HeaderMap,
@@ -104,7 +104,7 @@ impl Signer {
     /// Adds one signature for each valid secret. Adds no headers if there is none.
     async fn sign_with(
         &self,
-        secrets: &Secrets,
+        secrets: &SecretSet,
         place: &str,
         id: &str,
         body: &[u8],
@@ -116,15 +116,16 @@ impl Signer {
             return Ok(());
         }
         let vault = self.vault.vault().await?;
-        let open =
-            |kept: &Kept| Ok::<_, CannotSign>(WebhookSecret::from_bytes(vault.open(place, &kept.sealed)?)?);
+        let open = |kept: &StoredSecret| {
+            Ok::<_, CannotSign>(WebhookSecret::from_bytes(vault.open(place, &kept.sealed)?)?)
+        };
         let live: Vec<WebhookSecret> = secrets.live(now).map(open).collect::<Result<_, _>>()?;
         add(signature(&live, id, now, body), id, now, headers);
         Ok(())
     }
 
     /// Returns the headers that every request to the endpoint gets.
-    pub(crate) async fn headers_of(&self, at: &At<'_>) -> Result<HeaderMap, CannotSign> {
+    pub(crate) async fn headers_of(&self, at: &NamedEndpoint<'_>) -> Result<HeaderMap, CannotSign> {
         let mut headers = HeaderMap::new();
         if at.endpoint.headers.is_empty() {
             return Ok(headers);

@@ -57,7 +57,7 @@ impl Worker {
                 tokio::select! {
                     () = tasks.wait() => {}
                     () = self.runner.clock.sleep(GIVE_BACK) => {
-                        tracing::error!(tasks = tasks.len(), "tasks could not be given back; they run again after their leases expire");
+                        tracing::error!(tasks = tasks.len(), "running tasks could not be released before the process ended; they run again after their leases expire");
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus, ResponsePolicy};
 use nobat_core::limits::{BatchPolicy, BreakerPolicy, Limits};
-use nobat_core::secrets::secret_set::Secrets;
+use nobat_core::secrets::secret_set::SecretSet;
 
 use crate::sample;
 use crate::simulation::rng::Dice;
@@ -77,7 +77,7 @@ impl Partner {
         Endpoint {
             url: "https://partner.example".parse().expect("the URL is valid"),
             headers: BTreeMap::new(),
-            secrets: Secrets::default(),
+            secrets: SecretSet::default(),
             timeout: None,
             retry: None,
             answers: ResponsePolicy::default(),

@@ -12,7 +12,7 @@ use nobat_core::types::time::Timestamp;
 use nobat_worker::handler::context::TaskContext;
 use nobat_worker::handler::failure::Failure;
 use nobat_worker::handler::registry::Handlers;
-use nobat_worker::handler::{Handler, Together};
+use nobat_worker::handler::{BatchOutcome, Handler};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -123,7 +123,7 @@ impl Handler for Work {
         script.batch_key()
     }
 
-    async fn run_batch<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> Together<Done> {
+    async fn run_batch<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> BatchOutcome<Done> {
         self.0.play_together(Self::KIND, batch).await
     }
 }
@@ -217,7 +217,7 @@ impl Player {
     }
 
     /// Runs a batch as one request: the endpoint sees one start, and has one mood for all.
-    async fn play_together(&self, kind: &str, batch: Vec<(Script, &TaskContext)>) -> Together<Done> {
+    async fn play_together(&self, kind: &str, batch: Vec<(Script, &TaskContext)>) -> BatchOutcome<Done> {
         let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
         self.check_batch(&batch);
         // The leader was claimed before its companions.

@@ -178,6 +178,9 @@ pub(crate) fn unauthorized() -> Problem {
 
 /// Refuses, on a server without keys, a request that does not come from a program on this machine.
 ///
+/// The request must come from a loopback address and name a loopback host. It must have no forwarding header,
+/// and no foreign `Origin` or `Sec-Fetch-Site`. The reasons:
+///
 /// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS
 /// rebinding). It cannot make the browser send `localhost` in `Host`. It can also send a request without
 /// reading the answer. The browser then names the page in `Origin` and `Sec-Fetch-Site`. Most proxies that

@@ -82,8 +82,8 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
     mac.sign()
 }
 
-/// Adds a part and its length to the MAC. The length makes ("ab", "c") and ("a", "bc") differ, and an absent
-/// part differ from an empty one.
+/// Adds a part and its length to the MAC. The length distinguishes ("ab", "c") from ("a", "bc"), and an absent
+/// part from an empty one.
 fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());

@@ -17,10 +17,10 @@ const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
 
 /// Bytes of request bodies in memory.
 #[derive(Default)]
-pub(crate) struct BodyBudget(Mutex<Held>);
+pub(crate) struct BodyBudget(Mutex<ReservedBytes>);
 
 #[derive(Default)]
-struct Held {
+struct ReservedBytes {
     total: usize,
     by_tenant: HashMap<Tenant, usize>,
     refused: u64,
@@ -45,7 +45,7 @@ impl BodyBudget {
 
     /// Returns the number of bytes in memory and of refused bodies.
     pub(crate) fn load(&self) -> QueueLoad {
-        let Held { total, refused, .. } = *self.0.lock();
+        let ReservedBytes { total, refused, .. } = *self.0.lock();
         QueueLoad {
             name: "body_bytes",
             length: total,
@@ -75,7 +75,7 @@ impl Reservation {
 
     /// Returns the number of bytes that the tenant holds, if there is room for so many more. Otherwise counts
     /// a refusal.
-    fn room(&self, held: &mut Held, bytes: usize) -> Result<usize, OverBudget> {
+    fn room(&self, held: &mut ReservedBytes, bytes: usize) -> Result<usize, OverBudget> {
         let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
         if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
             held.refused += 1;

@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 
 /// Latest count of each tenant's waiting tasks.
 #[derive(Default)]
-pub(crate) struct PendingQuota(Mutex<HashMap<Tenant, Arc<Place>>>);
+pub(crate) struct PendingQuota(Mutex<HashMap<Tenant, Arc<TenantCount>>>);
 
-/// Count of one tenant. Its lock is held while the store counts, so that concurrent requests cause one count.
+/// Latest count of one tenant's waiting tasks. `count` stays locked while the store counts, so that concurrent
+/// requests share one count.
 #[derive(Default)]
-struct Place {
+struct TenantCount {
     count: tokio::sync::Mutex<Option<Count>>,
     /// Number of failed counts. Requests that waited for one fail with it, instead of counting again one
     /// after the other.
@@ -32,7 +33,7 @@ struct Count {
 }
 
 /// Tasks that a tenant submits.
-pub(crate) struct More<'a> {
+pub(crate) struct SubmittedTasks<'a> {
     /// Tenant.
     pub(crate) tenant: &'a Tenant,
     /// Maximum number of waiting tasks.
@@ -53,7 +54,7 @@ impl PendingQuota {
     /// counts again.
     pub(crate) async fn admits(
         &self,
-        more: &More<'_>,
+        more: &SubmittedTasks<'_>,
         waiting: impl AsyncFnOnce(usize) -> Result<usize, StoreError>,
     ) -> Result<bool, StoreError> {
         let limit = more.limit.get() as usize;
@@ -81,7 +82,7 @@ impl PendingQuota {
         Ok(is_admitted)
     }
 
-    fn place(&self, tenant: &Tenant) -> Arc<Place> {
+    fn place(&self, tenant: &Tenant) -> Arc<TenantCount> {
         let mut places = self.0.lock();
         Arc::clone(places.entry(tenant.clone()).or_default())
     }
@@ -93,9 +94,9 @@ mod tests {
 
     use super::*;
 
-    fn more(tenant: &Tenant, count: usize, after: i64) -> More<'_> {
+    fn more(tenant: &Tenant, count: usize, after: i64) -> SubmittedTasks<'_> {
         let limit = NonZeroU32::new(3).unwrap();
-        More {
+        SubmittedTasks {
             tenant,
             limit,
             count,

@@ -20,7 +20,7 @@ const GOOD_FOR: Duration = Duration::from_secs(1);
 
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// Tokens that tenants were granted and have not used yet.
+/// Requests that the store has granted to tenants ahead, and that they have not made yet.
 #[derive(Default)]
 pub(crate) struct RequestRates(Mutex<HashMap<Tenant, Stock>>);
 
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Bucket that grants blocks, as a store with costly writes does.
+    /// Configuration store that grants requests in blocks, as a store with costly writes does.
     struct Blocks {
         /// Grant of the first request: this number, or all that it wants if `None`. Later requests get
         /// nothing.

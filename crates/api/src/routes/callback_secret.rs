@@ -9,7 +9,7 @@ use axum::response::Response;
 use nobat_core::auth::audit::Action;
 use nobat_core::config::callback_secret::CallbackSecrets;
 use nobat_core::config::record::{Record, RecordName};
-use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
+use nobat_core::secrets::secret_set::{MAX_LIVE, StoredSecret};
 use nobat_core::secrets::vault::Sealed;
 use nobat_core::secrets::webhook::WebhookSecret;
 use nobat_core::types::field_error::FieldError;
@@ -136,7 +136,7 @@ pub(crate) async fn set(
 
 /// Replace the callback secret
 ///
-/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older
+/// The process that handles this request signs with the new secret at once, other processes within 10 seconds. The older
 /// secrets also sign for `grace_period` seconds, so that receivers can switch over in the meantime. After
 /// that, no process signs with them.
 #[utoipa::path(
@@ -262,7 +262,8 @@ async fn write(
 
 impl SecretsView {
     fn new(secrets: &CallbackSecrets, now: Timestamp) -> Self {
-        let view = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
+        let view =
+            |kept: &StoredSecret| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
         Self { secrets: secrets.secrets.live(now).map(view).collect(), secret: None }
     }
 }

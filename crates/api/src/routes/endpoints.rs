@@ -47,7 +47,7 @@ use crate::routes::config_update::{Change, update};
 use crate::routes::endpoints::view::{EndpointView, PageView};
 use crate::routes::queues;
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
-use crate::routes::wake::{Of, wake};
+use crate::routes::wake::{WakeTarget, wake};
 
 /// Approximate size of an endpoint in an answer, in bytes.
 const ENDPOINT_BYTES: usize = 700;
@@ -130,12 +130,12 @@ pub(crate) async fn put(
         _ if !endpoint.is_open() => {}
         Some(before) if before.is_open() && before.is_where(&endpoint) => {
             if (before.limits, before.batch) != (endpoint.limits, endpoint.batch) {
-                wake(&app, &caller, Of::Endpoint(&name)).await;
+                wake(&app, &caller, WakeTarget::Endpoint(&name)).await;
             }
         }
         // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit
         // breaker do not apply.
-        _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
+        _ => wake(&app, &caller, WakeTarget::EndpointAnew(&name)).await,
     }
     let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let secret = made.map(|secret| secret.to_text());
@@ -343,7 +343,7 @@ pub(crate) async fn resume(
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
     let change = |endpoint, _| Ok(Endpoint { status: EndpointStatus::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
-    wake(&app, &caller, Of::EndpointAnew(&name)).await;
+    wake(&app, &caller, WakeTarget::EndpointAnew(&name)).await;
     response::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 

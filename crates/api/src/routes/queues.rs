@@ -20,7 +20,7 @@ use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::{body, response};
 use crate::routes::config_update::{Change, update};
-use crate::routes::wake::{Of, wake};
+use crate::routes::wake::{WakeTarget, wake};
 
 /// Approximate size in bytes of one of them in an answer.
 const LANE_BYTES: usize = 400;
@@ -297,9 +297,9 @@ async fn put<T: for<'de> Deserialize<'de>>(
     })
     .await?;
     let of = match sort {
-        RecordKind::LimitKey => Of::LimitKey(name),
-        RecordKind::Queue => Of::Queue(name),
-        _ => Of::Kind(name),
+        RecordKind::LimitKey => WakeTarget::LimitKey(name),
+        RecordKind::Queue => WakeTarget::Queue(name),
+        _ => WakeTarget::Kind(name),
     };
     let is_other = (queue_config.paused, queue_config.limits) != (current.paused, current.limits);
     // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const PAGE: usize = 100;
 
 /// Tasks to wake.
-pub(crate) enum Of<'a> {
+pub(crate) enum WakeTarget<'a> {
     /// Tasks of an endpoint whose destination stays the same.
     Endpoint(&'a Name),
     /// Tasks of an endpoint that is new, reopened or moved. An earlier `Retry-After` or open circuit breaker
@@ -28,7 +28,7 @@ pub(crate) enum Of<'a> {
     LimitKey(&'a Name),
 }
 
-impl Of<'_> {
+impl WakeTarget<'_> {
     /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up
     /// those that are lost.
     fn change(&self) -> (LimitScope, LimiterChange) {
@@ -45,12 +45,12 @@ impl Of<'_> {
 /// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about
 /// [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN) tasks. Only tasks whose hold a client can end are
 /// woken. A failure is logged and does not undo the change.
-pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
+pub(crate) async fn wake(app: &App, caller: &Principal, of: WakeTarget<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
     let (queue, kind) = match of {
-        Of::Queue(name) => (Some(name.clone()), None),
-        Of::Kind(name) => (None, Some(name.clone())),
-        Of::Endpoint(_) | Of::EndpointAnew(_) | Of::LimitKey(_) => (None, None),
+        WakeTarget::Queue(name) => (Some(name.clone()), None),
+        WakeTarget::Kind(name) => (None, Some(name.clone())),
+        WakeTarget::Endpoint(_) | WakeTarget::EndpointAnew(_) | WakeTarget::LimitKey(_) => (None, None),
     };
     let query = ListQuery {
         tenant,
@@ -63,9 +63,11 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
         after: None,
     };
     let is_meant = |task: &Task| match of {
-        Of::Queue(_) | Of::Kind(_) => true,
-        Of::Endpoint(name) | Of::EndpointAnew(name) => task.options.endpoint.as_ref() == Some(name),
-        Of::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
+        WakeTarget::Queue(_) | WakeTarget::Kind(_) => true,
+        WakeTarget::Endpoint(name) | WakeTarget::EndpointAnew(name) => {
+            task.options.endpoint.as_ref() == Some(name)
+        }
+        WakeTarget::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
     };
     let work = async {
         let (limiter, change) = of.change();

@@ -51,7 +51,7 @@ impl fmt::Display for Actor {
 
 /// The text does not name an actor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an actor or an action of the audit trail")]
+#[error("expected an actor or an action of the audit trail")]
 pub struct UnknownWord;
 
 impl FromStr for Actor {

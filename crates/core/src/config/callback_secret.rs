@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::secrets::secret_set::{Secrets, TooMany};
+use crate::secrets::secret_set::{SecretSet, TooMany};
 use crate::secrets::vault::Sealed;
 use crate::types::name::Tenant;
 use crate::types::time::Timestamp;
@@ -12,7 +12,7 @@ use crate::types::unreadable::Unreadable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallbackSecrets {
     /// The secrets.
-    pub secrets: Secrets,
+    pub secrets: SecretSet,
     /// Number of writes to their record. 0 if there is none.
     pub version: u64,
 }
@@ -23,7 +23,7 @@ impl CallbackSecrets {
         format!("callback_secret/{tenant}")
     }
 
-    /// Returns a copy with a new secret, added as by [`Secrets::with`], and the next version.
+    /// Returns a copy with a new secret, added as by [`SecretSet::with`], and the next version.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         Ok(Self { secrets: self.secrets.with(sealed, overlap, now)?, version: self.version + 1 })
     }
@@ -37,7 +37,7 @@ impl CallbackSecrets {
     /// Returns a copy without secrets, and the next version.
     #[must_use]
     pub fn none(&self) -> Self {
-        Self { secrets: Secrets::default(), version: self.version + 1 }
+        Self { secrets: SecretSet::default(), version: self.version + 1 }
     }
 
     /// Returns the stored form: compact JSON, the same in every backend.

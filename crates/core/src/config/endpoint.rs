@@ -1,12 +1,12 @@
 //! Endpoint: an external API with a name, and the settings for its calls.
 
+mod endpoint_test;
 mod submission;
-mod test;
 
-pub use submission::{BatchSubmission, EndpointSubmission, EndpointUpdate, EndpointUpdateContext};
-pub use test::{
+pub use endpoint_test::{
     EndpointTest, EndpointTester, NoEndpointTester, TestError, TestRequest, TestResponse, TestResult,
 };
+pub use submission::{BatchSubmission, EndpointSubmission, EndpointUpdate, EndpointUpdateContext};
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::record::{Record, RecordKind, RecordName};
 use crate::limits::codec::StoredLimits;
 use crate::limits::{BatchPolicy, Limits};
-use crate::secrets::secret_set::Secrets;
+use crate::secrets::secret_set::SecretSet;
 use crate::secrets::vault::Sealed;
 use crate::task::codec::StoredRetry;
 use crate::task::retry::RetryPolicy;
@@ -35,7 +35,7 @@ pub struct Endpoint {
     /// Headers that every request gets. Their values are secrets.
     pub headers: BTreeMap<String, Sealed>,
     /// Secrets that sign requests.
-    pub secrets: Secrets,
+    pub secrets: SecretSet,
     /// Maximum duration of an attempt, for tasks without a timeout of their own.
     pub timeout: Option<Duration>,
     /// Retry policy, for tasks without one of their own.
@@ -206,7 +206,7 @@ struct Stored {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, Sealed>,
     #[serde(default)]
-    secrets: Secrets,
+    secrets: SecretSet,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,7 +298,7 @@ mod tests {
         Endpoint {
             url: "https://billing.example/api".parse().unwrap(),
             headers: BTreeMap::new(),
-            secrets: Secrets::default(),
+            secrets: SecretSet::default(),
             timeout: None,
             retry: None,
             answers: ResponsePolicy::default(),
@@ -317,7 +317,7 @@ mod tests {
         let statuses = |text: &str| Statuses::new(vec![text.parse().unwrap()]);
         Endpoint {
             headers: [("authorization".to_owned(), sealed.clone())].into(),
-            secrets: Secrets::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
+            secrets: SecretSet::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
             timeout: Some(Duration::from_millis(1_234)),
             retry: Some(RetryPolicy {
                 schedule: Schedule::Delays(vec![Duration::from_secs(5)]),

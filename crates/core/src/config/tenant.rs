@@ -9,7 +9,7 @@ use crate::limits::codec::StoredLimits;
 use crate::limits::token_bucket::TokenRate;
 use crate::types::unreadable::Unreadable;
 
-/// Limits of a tenant. A limit that is not set does not apply; the limits of the whole installation do.
+/// Limits of a tenant. If one is not set, only the limit of the whole installation applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
     /// Maximum rate of API requests.

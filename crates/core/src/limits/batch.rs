@@ -66,8 +66,7 @@ const FALLBACK: Duration = LEASE;
 /// The same delay for the second member, which leads if the first was canceled or is held by something else.
 const SECOND: Duration = Duration::from_secs(2);
 
-/// Time after the due time for which a full batch waits for its members to join again. After that it is
-/// cleared.
+/// Time after its due time for which a full batch waits for a leader. After that it is cleared.
 const LATE: Duration = Duration::from_secs(10);
 
 /// Time before its deadline at which a task goes that cannot wait for the batch.
@@ -168,8 +167,8 @@ impl BatchBuffer {
         self.not_before = self.not_before.max(until);
     }
 
-    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task along,
-    /// and the list is empty.
+    /// Removes and returns all members if `id` is among them. Otherwise the task has already gone in the batch
+    /// of another leader, and the list is empty.
     pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
     }

@@ -17,7 +17,7 @@ pub struct HolderId(pub u64);
 /// Concurrency slots that each process holds, and the next request time of tasks that found none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConcurrencySlots {
-    held: Vec<Held>,
+    held: Vec<HolderSlots>,
     /// Recent average time for which a slot is held, in milliseconds. 0 before the first measurement.
     #[serde(default, skip_serializing_if = "is_zero")]
     average: u64,
@@ -28,7 +28,7 @@ pub(crate) struct ConcurrencySlots {
 
 /// Slots of one process, which must report regularly that it is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+struct HolderSlots {
     by: HolderId,
     count: u32,
     until: Timestamp,
@@ -56,8 +56,10 @@ impl ConcurrencySlots {
             return false;
         }
         match self.held.iter_mut().find(|held| held.by == by) {
-            Some(held) => *held = Held { by, count: held.count + 1, until: held.until.max(now + LEASE) },
-            None => self.held.push(Held { by, count: 1, until: now + LEASE }),
+            Some(held) => {
+                *held = HolderSlots { by, count: held.count + 1, until: held.until.max(now + LEASE) }
+            }
+            None => self.held.push(HolderSlots { by, count: 1, until: now + LEASE }),
         }
         true
     }
@@ -88,7 +90,7 @@ impl ConcurrencySlots {
         }
         self.held.retain(|held| held.by != by);
         if count > 0 {
-            self.held.push(Held { by, count, until: now + LEASE });
+            self.held.push(HolderSlots { by, count, until: now + LEASE });
         }
     }
 

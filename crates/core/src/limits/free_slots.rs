@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 /// distance from the first slot that was never given out: 1 is the slot right before it.
 ///
 /// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs
-/// that are closest to each other become one. The number of free slots stays exact, but some of them count as
-/// earlier than they are. Two tasks may get the same such slot. The rate limit then makes one of them wait
-/// until the slot that is really free.
+/// that are closest to each other become one. The number of free slots stays exact, but some of them are
+/// recorded as earlier than they are. Two tasks may then get the same slot; the rate limit delays one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct FreeSlots(Vec<Run>);

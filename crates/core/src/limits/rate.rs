@@ -210,8 +210,8 @@ impl GcraState {
             .at()
     }
 
-    /// Returns when a task without a reservation here may start, if no other task starts in between. Returns
-    /// `None` if that is too far ahead.
+    /// Returns the earliest free slot for a task without a reservation at this limiter, and the time at which
+    /// the task may start. Returns `None` if that is too far ahead.
     pub(crate) fn next_free(
         &mut self,
         rate_limit: RateLimit,

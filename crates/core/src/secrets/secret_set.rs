@@ -11,11 +11,11 @@ use crate::types::time::Timestamp;
 /// sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secrets(Vec<Kept>);
+pub struct SecretSet(Vec<StoredSecret>);
 
 /// One signing secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct StoredSecret {
     /// Sealed secret.
     pub sealed: Sealed,
     /// Time at which the secret was set.
@@ -33,30 +33,30 @@ pub const MAX_LIVE: usize = 5;
 #[error("{MAX_LIVE} secrets are in use; wait until one expires")]
 pub struct TooMany;
 
-impl Secrets {
+impl SecretSet {
     /// Returns the secrets that sign at `now`, newest first.
-    pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &Kept> {
+    pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &StoredSecret> {
         self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
     }
 
-    /// Returns the secrets with a new one added. The others sign for the grace period `grace_period` longer,
+    /// Returns the secrets with a new one added. The others sign for the grace period longer,
     /// but not beyond their own end.
-    pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
-        let end = now + overlap;
-        let ending = self.live(now).filter(|_| !overlap.is_zero());
-        let ending = ending.map(|kept| Kept {
+    pub fn with(&self, sealed: Sealed, grace_period: Duration, now: Timestamp) -> Result<Self, TooMany> {
+        let end = now + grace_period;
+        let ending = self.live(now).filter(|_| !grace_period.is_zero());
+        let ending = ending.map(|kept| StoredSecret {
             expires_at: Some(kept.expires_at.map_or(end, |sooner| sooner.min(end))),
             ..kept.clone()
         });
-        let newest = Kept { sealed, created_at: now, expires_at: None };
-        let kept: Vec<Kept> = [newest].into_iter().chain(ending).collect();
+        let newest = StoredSecret { sealed, created_at: now, expires_at: None };
+        let kept: Vec<StoredSecret> = [newest].into_iter().chain(ending).collect();
         if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self(kept)) }
     }
 
     /// Returns the secrets, each sealed again by `renew`.
     #[must_use]
     pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
-        Self(self.0.iter().map(|kept| Kept { sealed: renew(&kept.sealed), ..kept.clone() }).collect())
+        Self(self.0.iter().map(|kept| StoredSecret { sealed: renew(&kept.sealed), ..kept.clone() }).collect())
     }
 }
 
@@ -71,14 +71,14 @@ mod tests {
         Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new()).seal("", &[byte], [byte; 12])
     }
 
-    fn live(secrets: &Secrets, now: Timestamp) -> Vec<Sealed> {
+    fn live(secrets: &SecretSet, now: Timestamp) -> Vec<Sealed> {
         secrets.live(now).map(|kept| kept.sealed.clone()).collect()
     }
 
     #[test]
     fn new_secret_replaces_the_old_after_the_grace_period() {
         let now = Timestamp::EPOCH;
-        let one = Secrets::default().with(sealed(1), HOUR, now).unwrap();
+        let one = SecretSet::default().with(sealed(1), HOUR, now).unwrap();
         assert_eq!(live(&one, now), [sealed(1)]);
         let both = one.with(sealed(2), HOUR, now).unwrap();
         assert_eq!(live(&both, now + HOUR - Duration::from_millis(1)), [sealed(2), sealed(1)]);
@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn longer_grace_period_does_not_extend_an_earlier_end() {
         let now = Timestamp::EPOCH;
-        let one = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
+        let one =
+            SecretSet::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
         let three = one.with(sealed(3), 3 * HOUR, now).unwrap();
         assert_eq!(live(&three, now + HOUR), [sealed(3), sealed(2)]);
         assert_eq!(live(&three, now + 3 * HOUR), [sealed(3)]);
@@ -98,8 +99,8 @@ mod tests {
     #[test]
     fn sixth_live_secret_is_refused() {
         let now = Timestamp::EPOCH;
-        let full =
-            (1..=5).fold(Secrets::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
+        let full = (1..=5)
+            .fold(SecretSet::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
         assert_eq!(full.with(sealed(6), HOUR, now), Err(TooMany));
         assert!(full.with(sealed(6), HOUR, now + HOUR).is_ok(), "expired secrets do not count");
         assert!(full.with(sealed(6), Duration::ZERO, now).is_ok());
@@ -108,7 +109,8 @@ mod tests {
     #[test]
     fn renewed_secrets_keep_their_expiry() {
         let now = Timestamp::EPOCH;
-        let two = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
+        let two =
+            SecretSet::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
         let renewed = two.renewed(|_| sealed(9));
         assert_eq!(
             (live(&renewed, now), live(&renewed, now + HOUR)),

@@ -139,10 +139,10 @@ impl ConfigCache {
 }
 
 /// Cached entries of one kind of configuration.
-struct Known<K, V>(Mutex<Recent<K, Arc<Place<V>>>>);
+struct Known<K, V>(Mutex<Recent<K, Arc<CacheEntry<V>>>>);
 
 /// One cached entry. The caller that holds the lock reads the entry, and all other callers wait for it.
-type Place<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
+type CacheEntry<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
 
 struct Seen<V> {
     /// `None` if the read failed.
@@ -189,12 +189,12 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
 
     /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere
     /// does no harm here.
-    fn place(&self, key: K) -> Arc<Place<V>> {
+    fn place(&self, key: K) -> Arc<CacheEntry<V>> {
         let mut known = self.0.lock();
         if let Some(place) = known.get(&key) {
             return Arc::clone(place);
         }
-        let place = Arc::<Place<V>>::default();
+        let place = Arc::<CacheEntry<V>>::default();
         known.insert(key, Arc::clone(&place));
         place
     }

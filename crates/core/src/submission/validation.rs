@@ -10,12 +10,12 @@ use crate::config::kind::{KindError, KindRegistry, Target};
 use crate::json::Json;
 use crate::submission::callback::{CallbackSubmission, EndWord};
 use crate::task::callback::Callback;
-use crate::task::retry::MAX_AHEAD;
 use crate::task::retry_submission::DELAYS;
 use crate::task::{Outcome, TaskOptions};
 use crate::types::bounds::Bounds;
 use crate::types::field_error::{FieldError, ValidationErrors, is_invisible};
 use crate::types::http_url::HttpUrl;
+use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
@@ -68,8 +68,11 @@ impl ValidationErrors {
                 now
             }
             (Some(delay), None) => now + self.take("/delay", DELAYS.seconds(delay)).unwrap_or_default(),
-            (None, Some(run_at)) if run_at > now + MAX_AHEAD => {
-                self.add("/run_at", "expected a time within the next 366 days");
+            (None, Some(run_at)) if run_at > now + MAX_SCHEDULE_AHEAD => {
+                self.add(
+                    "/run_at",
+                    format!("expected a time within the next {} days", MAX_SCHEDULE_AHEAD.as_secs() / 86_400),
+                );
                 now
             }
             (None, Some(run_at)) => run_at.max(now),

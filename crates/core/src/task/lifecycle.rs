@@ -186,7 +186,7 @@ pub enum TransitionError {
     /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
-    /// No client can end the reason of the hold, or the task tries again soon enough anyway.
+    /// The task is not held, or for a reason that a client cannot remove, or it tries again soon by itself.
     #[error("no client can end the hold of the task")]
     NotHeld,
 }

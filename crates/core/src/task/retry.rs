@@ -122,9 +122,6 @@ impl RetryPolicy {
     }
 }
 
-/// Maximum time from now to the start of a task, and maximum of all durations: 366 days.
-pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
-
 pub(crate) const MAX_ATTEMPTS: u32 = 50;
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::task::retry::{Exponential, Jitter, MAX_AHEAD, MAX_ATTEMPTS, RetryPolicy, Schedule};
+use crate::task::retry::{Exponential, Jitter, MAX_ATTEMPTS, RetryPolicy, Schedule};
 use crate::types::bounds::Bounds;
 use crate::types::field_error::ValidationErrors;
+use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 
 /// Retry policy: either a list of `delays`, or fields of a growing delay.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,10 +53,10 @@ pub enum JitterWord {
 }
 
 /// Bounds of every delay, in seconds.
-pub(crate) const DELAYS: Bounds = Bounds::delay(MAX_AHEAD);
+pub(crate) const DELAYS: Bounds = Bounds::delay(MAX_SCHEDULE_AHEAD);
 
 /// Bounds of `max_age`, in seconds.
-pub(crate) const AGES: Bounds = Bounds::timeout(MAX_AHEAD);
+pub(crate) const AGES: Bounds = Bounds::timeout(MAX_SCHEDULE_AHEAD);
 
 /// Bounds of the factor by which delays grow.
 pub(crate) const FACTORS: Bounds = Bounds::new(1.0, 100.0);

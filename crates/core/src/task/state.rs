@@ -24,8 +24,8 @@ impl HoldState {
     }
 }
 
-/// State of a task. A task that has not ended has a due time ([`Task::due_at`](crate::task::Task::due_at)) or
-/// a lease. Without a third state, no task can be forgotten.
+/// State of a task. A task that has not ended waits, with a due time
+/// ([`Task::due_at`](crate::task::Task::due_at)), or runs, with a lease. So no task can be forgotten.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// The task waits until [`Task::due_at`](crate::task::Task::due_at), and then for a worker.

@@ -12,8 +12,8 @@ use nobat_core::types::time::Timestamp;
 use rusqlite::params;
 
 use crate::Error;
-use crate::reads::{select_readable, to_sql};
 use crate::row::COLUMNS;
+use crate::task_queries::{select_readable, to_sql};
 use crate::tenant_scheduler::TenantScheduler;
 
 use super::Database;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::plan::{Admission, AttemptPlan};
 use crate::execution::runner::{HEARTBEAT, HEARTBEAT_RETRY, RECHECK_DELAY, Runner};
-use crate::handler::Together;
+use crate::handler::BatchOutcome;
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
 
@@ -47,7 +47,7 @@ enum Fetched {
 
 /// Result of the batch attempt, as far as its worker knows.
 enum Run {
-    Over(Together<Json>),
+    Over(BatchOutcome<Json>),
     /// The worker is stopping.
     Interrupted,
 }

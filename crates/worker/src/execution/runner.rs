@@ -63,8 +63,8 @@ pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check. The lease is not renewed before the handler runs.
 const ADMISSION: Duration = HEARTBEAT;
-/// Number of consecutive pauses on the endpoint's request after which the minimum pause stops growing, at
-/// about one minute.
+/// Number of consecutive pauses requested by the receiver (`Retry-After`) after which the minimum pause stops
+/// growing, at about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
 /// Pause between the first two tries to store an outcome. It doubles with each try.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
-use crate::handler::{Handler, MAX_RESULT, Together};
+use crate::handler::{BatchOutcome, Handler, MAX_RESULT};
 
 /// Handlers of a program, by kind.
 #[derive(Clone, Default)]
@@ -68,7 +68,7 @@ pub(crate) trait AnyHandler: Send + Sync {
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext)
     -> BoxFuture<'a, Result<Json, Failure>>;
     fn batch_key(&self, payload: &Json) -> Option<u64>;
-    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
+    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, BatchOutcome<Json>>;
 }
 
 pub(crate) fn input<T: DeserializeOwned>(payload: &Json) -> Result<T, Failure> {

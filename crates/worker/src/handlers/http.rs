@@ -1,8 +1,8 @@
 //! Kind `http`: delivers a request to an external API.
 
 mod batch;
+mod endpoint_test;
 mod response;
-mod test;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +20,13 @@ use http::{HeaderMap, HeaderValue};
 use nobat_core::config::endpoint::{MAX_PATH, ResponsePolicy, is_path};
 use nobat_core::json::Json;
 use nobat_core::task::ErrorCode;
-use nobat_core::task::retry::MAX_AHEAD;
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::encoding::decode_base64;
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::http_status::{Range, Statuses};
 use nobat_core::types::http_url::HttpUrl;
+use nobat_core::types::intervals::MAX_SCHEDULE_AHEAD;
 use nobat_delivery::headers::{BadHeader, HeaderFault, IDEMPOTENCY_KEY, is_idempotency_key};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request, headers};
 use serde::Deserialize;
@@ -34,9 +34,9 @@ use tokio::time::Instant;
 
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
-use crate::handler::{Handler, Together};
+use crate::handler::{BatchOutcome, Handler};
 use crate::handlers::http::response::{is_json, settle};
-use crate::signing::{At, CannotSign, Signer};
+use crate::signing::{CannotSign, NamedEndpoint, Signer};
 
 /// Runs the tasks of kind `http`, including callbacks.
 ///
@@ -90,7 +90,7 @@ pub struct Call {
 }
 
 /// Bounds of a call's timeout, in seconds. The task's timeout ends the call in any case.
-const TIMEOUTS: Bounds = Bounds::timeout(MAX_AHEAD);
+const TIMEOUTS: Bounds = Bounds::timeout(MAX_SCHEDULE_AHEAD);
 
 /// Supported HTTP methods.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -165,8 +165,12 @@ impl Http {
     }
 }
 
-fn at(context: &TaskContext) -> Option<At<'_>> {
-    context.endpoint.as_ref().map(|(name, endpoint)| At { tenant: &context.name.tenant, name, endpoint })
+fn at(context: &TaskContext) -> Option<NamedEndpoint<'_>> {
+    context.endpoint.as_ref().map(|(name, endpoint)| NamedEndpoint {
+        tenant: &context.name.tenant,
+        name,
+        endpoint,
+    })
 }
 
 /// Holds the task: the secret or the key to it may be available again later.
@@ -240,7 +244,7 @@ impl Handler for Http {
         batch::batch_key(call)
     }
 
-    async fn run_batch<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> Together<Answered> {
+    async fn run_batch<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> BatchOutcome<Answered> {
         batch::send(self, batch).await
     }
 }

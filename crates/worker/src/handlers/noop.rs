@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use nobat_core::task::ErrorCode;
-use nobat_core::task::retry::MAX_AHEAD;
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
+use nobat_core::types::intervals::MAX_SCHEDULE_AHEAD;
 use serde::Deserialize;
 
 use crate::handler::Handler;
@@ -60,7 +60,7 @@ impl Handler for Noop {
 
 impl Script {
     fn pause(self) -> Result<Duration, String> {
-        Bounds::delay(MAX_AHEAD).seconds(self.sleep)
+        Bounds::delay(MAX_SCHEDULE_AHEAD).seconds(self.sleep)
     }
 }
 

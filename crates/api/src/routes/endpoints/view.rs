@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::limits::{BatchPolicy, BreakerView, LimiterStatus, LimitsView};
-use nobat_core::secrets::secret_set::Kept;
+use nobat_core::secrets::secret_set::StoredSecret;
 use nobat_core::task::view::RetryView;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
@@ -103,7 +103,8 @@ pub(crate) struct PageView {
 
 impl EndpointView {
     pub(super) fn new(name: Name, endpoint: &Endpoint, now: Timestamp) -> Self {
-        let secret = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
+        let secret =
+            |kept: &StoredSecret| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
         let texts = |statuses: &nobat_core::types::http_status::Statuses| {
             statuses.texts().map(str::to_owned).collect()
         };

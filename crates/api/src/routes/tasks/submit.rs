@@ -22,7 +22,7 @@ use crate::http::error_code::Code;
 use crate::http::idempotency::Identity;
 use crate::http::problem::{Problem, whole_seconds};
 use crate::http::{body, response};
-use crate::quotas::pending_quota::More;
+use crate::quotas::pending_quota::SubmittedTasks;
 
 const ONE: &str = "/v1/tasks";
 const BATCH: &str = "/v1/tasks/batch";
@@ -241,7 +241,7 @@ impl<'a> SubmitRequest<'a> {
     async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
         let Some(limit) = self.caller.settings.max_pending_tasks else { return Ok(true) };
         let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
-        let more = More { tenant, limit, count, recount: self.app.recount, now: self.now };
+        let more = SubmittedTasks { tenant, limit, count, recount: self.app.recount, now: self.now };
         self.app.pending_quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
     }
 

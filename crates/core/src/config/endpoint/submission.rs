@@ -10,7 +10,7 @@ use crate::config::endpoint::{Endpoint, EndpointStatus, MAX_BASE, ResponsePolicy
 use crate::config::kind::{KindError, KindRegistry, Target};
 use crate::json::Json;
 use crate::limits::{BatchPolicy, BreakerSubmission, Limits, LimitsSubmission, MAX_RESERVATION_AHEAD};
-use crate::secrets::secret_set::Secrets;
+use crate::secrets::secret_set::SecretSet;
 use crate::secrets::vault::Sealed;
 use crate::secrets::webhook::WebhookSecret;
 use crate::task::ErrorCode;
@@ -197,7 +197,7 @@ impl EndpointSubmission {
         let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes()))
         {
             Some(sealed) => {
-                Secrets::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default()
+                SecretSet::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default()
             }
             None => current.map(|current| current.secrets.clone()).unwrap_or_default(),
         };

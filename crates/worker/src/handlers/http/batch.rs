@@ -15,7 +15,7 @@ use nobat_delivery::{Answer, Extent, Guard, MAX_BODY, Request};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::handler::Together;
+use crate::handler::BatchOutcome;
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
 use crate::handlers::http::response::{Answered, Body, answered, refused, settle, without_bom};
@@ -102,7 +102,7 @@ pub(super) struct Batched<'a> {
 }
 
 /// Sends calls with the same batch key to one endpoint, as one request.
-pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Together<Answered> {
+pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> BatchOutcome<Answered> {
     let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
     let (context, answers) = (*context, answers(first, context));
     let fixed = http.headers_of_endpoint(context).await?;
@@ -192,7 +192,7 @@ fn introduce(
 }
 
 /// Reads the outcome of each task from a response with a result per item.
-fn by_item(answer: &Answer, answers: &ResponsePolicy, contexts: &[&TaskContext]) -> Together<Answered> {
+fn by_item(answer: &Answer, answers: &ResponsePolicy, contexts: &[&TaskContext]) -> BatchOutcome<Answered> {
     if answer.extent == Extent::Cut {
         let message = format!(
             "the response is longer than {MAX_BODY} bytes, so the results of its items cannot be read"

@@ -67,7 +67,7 @@ impl Readers {
             let _ = sender.send(operation(connection));
         };
         let number = queue.push(&owner, Box::new(run))?;
-        let _place = Place { queue, owner, number };
+        let _place = QueuedRead { queue, owner, number };
         let Ok(done) = tokio::time::timeout(MAX_WAIT, result).await else {
             queue.count_refusal();
             return Err(StoreError::Overloaded);
@@ -107,13 +107,13 @@ impl Drop for Reader {
 }
 
 /// Place of a read in the queue. Dropping it removes the read if it has not begun.
-struct Place<'a> {
+struct QueuedRead<'a> {
     queue: &'a TurnQueue<Operation>,
     owner: Owner,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedRead<'_> {
     fn drop(&mut self) {
         self.queue.remove(&self.owner, self.number);
     }
