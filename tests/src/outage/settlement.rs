@@ -131,7 +131,7 @@ async fn set_back(stage: &Stage, item: &Value) {
     );
     let (task, past) = (json!({"id": id}), now - BACK);
     match status(item) {
-        "running" => stage.table.set_moments(&task, &[("lease_until", past), ("mark", past)]).await,
-        _ => stage.table.set_moments(&task, &[("mark", past)]).await,
+        "running" => stage.table.set_moments(&task, &[("lease_until", past), ("sweep_at", past)]).await,
+        _ => stage.table.set_moments(&task, &[("sweep_at", past)]).await,
     }
 }

@@ -85,7 +85,7 @@ async fn task_with_a_dead_lettered_hint_is_hinted_again(stack: &Stack) {
     reached("a delayed hint", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
     reached("no dead letter", async || stack.queues.dead().await, |dead| *dead == 0).await;
     assert_eq!(stack.get(&path(&task)).await.json()["attempt"], 0);
-    stack.table.set_moments(&task, &[("mark", SystemClock.now())]).await;
+    stack.table.set_moments(&task, &[("sweep_at", SystemClock.now())]).await;
     stack.sweep().await;
     assert_eq!(stack.ended(&task).await["status"], "succeeded");
 }

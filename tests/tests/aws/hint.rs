@@ -19,7 +19,7 @@ async fn a_lost_hint_is_found_by_the_sweeper(stack: &Stack) {
         .table
         .set_moments(
             &task,
-            &[("due_at", now - Duration::from_mins(3)), ("mark", now - Duration::from_mins(1))],
+            &[("due_at", now - Duration::from_mins(3)), ("sweep_at", now - Duration::from_mins(1))],
         )
         .await;
     stack.sweep().await;
