@@ -5,7 +5,7 @@ use nobat_tests::simulation::sabotage::Sabotage;
 use nobat_tests::simulation::{Subject, Summary, simulate, simulate_with};
 
 /// Number of runs on each backend. The program `simulate` makes any number of them.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 800;
 
 fn run(subject: Subject, seeds: impl Iterator<Item = u64>) -> Summary {
     let mut total = Summary::default();

@@ -383,8 +383,8 @@ fn without(limiter: &LimiterState, what: &str) -> LimiterState {
 fn with_reservations_of(before: &LimiterState, limiter: &LimiterState) -> LimiterState {
     let [before, mut after] = [before, limiter]
         .map(|limiter| serde_json::from_str::<Value>(&limiter.to_text()).unwrap_or_default());
-    after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
-    after["times"]["free"] = json!([]);
+    after["gcra"]["next"] = json!(before["gcra"]["next"].as_i64().max(after["gcra"]["next"].as_i64()));
+    after["gcra"]["free"] = json!([]);
     LimiterState::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 

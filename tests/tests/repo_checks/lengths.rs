@@ -3,7 +3,7 @@ use super::source::texts;
 /// Maximum number of lines of code in a file, without comments, empty lines and inline tests.
 const MAX_FILE: usize = 420;
 
-/// Maximum number of lines of a function.
+/// Maximum number of lines of a function, tests excepted: some are tables.
 const MAX_FUNCTION: usize = 80;
 
 /// Maximum length of a test's name.
@@ -40,7 +40,7 @@ fn files_and_functions_are_short() {
         if lines > MAX_FILE && !is_test {
             long.push(format!("{}: {lines} lines of code; at most {MAX_FILE}", file.display()));
         }
-        let functions = functions(code).into_iter().filter(|(_, lines)| *lines > MAX_FUNCTION);
+        let functions = functions(code).into_iter().filter(|(_, lines)| *lines > MAX_FUNCTION && !is_test);
         long.extend(functions.map(|(name, lines)| {
             format!("{}: {name} has {lines} lines; at most {MAX_FUNCTION}", file.display())
         }));
