@@ -67,7 +67,7 @@ fn take(body: &[u8]) -> Result<EndpointUpdate, Vec<String>> {
 
 fn read_lane(body: &[u8]) -> Result<QueueConfig, Vec<String>> {
     let submission: QueueSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    submission.lane("/limits", &QueueConfig::default()).map_err(error_texts)
+    submission.queue_config("/limits", &QueueConfig::default()).map_err(error_texts)
 }
 
 fn error_texts(wrong: Vec<FieldError>) -> Vec<String> {
@@ -109,7 +109,7 @@ fn check(EndpointUpdate { endpoint, made }: &EndpointUpdate) {
 }
 
 fn check_limits(limits: &Limits) {
-    assert!(limits.pace.is_none_or(|pace| !pace.period.is_zero()), "{limits:?}");
+    assert!(limits.rate.is_none_or(|rate_limit| !rate_limit.period.is_zero()), "{limits:?}");
     assert!(
         limits.breaker.is_none_or(|breaker| breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0),
         "{limits:?}"

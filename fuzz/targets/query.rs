@@ -5,21 +5,23 @@ use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 use crate::query::Query;
 
 #[path = "../../crates/api/src/http/query.rs"]
 mod query;
 
-/// The part of the API's errors that the reader needs.
-mod problem {
-    use nobat_core::types::field_error::FieldError;
+/// The part of the API's errors that the reader needs, at the path by which it imports them.
+mod http {
+    pub(crate) mod problem {
+        use nobat_core::types::field_error::FieldError;
 
-    pub(crate) struct Problem(pub(crate) Vec<FieldError>);
+        pub(crate) struct Problem(pub(crate) Vec<FieldError>);
 
-    impl From<Vec<FieldError>> for Problem {
-        fn from(wrong: Vec<FieldError>) -> Self {
-            Self(wrong)
+        impl From<Vec<FieldError>> for Problem {
+            fn from(wrong: Vec<FieldError>) -> Self {
+                Self(wrong)
+            }
         }
     }
 }

@@ -10,9 +10,9 @@ use nobat_core::json::decode::read_object;
 use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::Task;
 use nobat_core::task::codec::{options_from_text, options_to_text};
-use nobat_core::types::intervals::MAX_SCHEDULE_AHEAD;
 use nobat_core::task::view::TaskView;
 use nobat_core::types::id::TaskId;
+use nobat_core::types::intervals::MAX_SCHEDULE_AHEAD;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use nobat_delivery::{Client, Guard};
@@ -70,8 +70,8 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
 fn check(body: &[u8], task: &Task) {
     let now = Timestamp::from_millis(NOW);
     assert!(now <= task.due_at && task.due_at <= now + MAX_SCHEDULE_AHEAD);
-    assert!(Duration::from_millis(1) <= task.settings.timeout && task.settings.timeout <= MAX_TIMEOUT);
-    assert!(task.settings.expires_at.is_none_or(|deadline| deadline > task.due_at));
+    assert!(Duration::from_millis(1) <= task.options.timeout && task.options.timeout <= MAX_TIMEOUT);
+    assert!(task.options.expires_at.is_none_or(|deadline| deadline > task.due_at));
     let sent: Value = match serde_json::from_slice(body) {
         // The payload may contain a number that is too large to compute with.
         Err(error) if error.to_string().starts_with("number out of range") => return,
@@ -84,9 +84,9 @@ fn check(body: &[u8], task: &Task) {
     assert_eq!(shown["payload"], payload);
     // Stored settings must read back unchanged.
     let mut kept =
-        options_from_text(options_to_text(&task.settings).as_deref()).expect("the settings read back");
-    kept.expires_at = task.settings.expires_at;
-    assert_eq!(kept, *task.settings);
+        options_from_text(options_to_text(&task.options).as_deref()).expect("the settings read back");
+    kept.expires_at = task.options.expires_at;
+    assert_eq!(kept, *task.options);
 }
 
 /// Replaces every text by a secret, which errors must not repeat. A known kind stays, so that its handler

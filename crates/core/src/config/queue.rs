@@ -46,14 +46,14 @@ pub struct QueueSubmission {
 }
 
 impl QueueSubmission {
-    /// Returns the configuration that replaces `current`, or all errors in the update. `limiter` is the
-    /// pointer to the limits in the errors.
-    pub fn queue_config(&self, limiter: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
+    /// Returns the configuration that replaces `current`, or all errors in the update. `pointer` is the
+    /// JSON pointer to the limits in the errors.
+    pub fn queue_config(&self, pointer: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
         let queue_config = QueueConfig {
             paused: self.paused.unwrap_or(current.paused),
             limits: match &self.limits {
-                Patch::This(limits) => limits.limits(limiter, &mut wrong),
+                Patch::This(limits) => limits.limits(pointer, &mut wrong),
                 Patch::Usual => Limits::default(),
                 Patch::Nothing => current.limits,
             },
