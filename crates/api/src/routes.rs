@@ -51,24 +51,35 @@ pub(crate) fn all() -> OpenApiRouter<App> {
         .routes(declare(routes!(callback_secret::remove), &[&BODY]))
         .routes(declare(routes!(callback_secret::rotate), &[&BODY, &ROTATION]))
         .routes(declare(routes!(endpoints::page), &[&PAGE]))
-        .routes(declare(routes!(endpoints::one), &[&[Code::EndpointNotFound]]))
+        .routes(declare(routes!(endpoints::one), &[&[Code::NotFound, Code::EndpointNotFound]]))
         .routes(declare(
             routes!(endpoints::put),
             &[&BODY, &[Code::BlockedAddress, Code::NotFound, Code::NoMasterKey]],
         ))
-        .routes(declare(routes!(endpoints::remove), &[&BODY, &[Code::EndpointNotFound]]))
-        .routes(declare(routes!(endpoints::rotate), &[&BODY, &ROTATION, &[Code::EndpointNotFound]]))
+        .routes(declare(routes!(endpoints::remove), &[&BODY, &[Code::NotFound, Code::EndpointNotFound]]))
+        .routes(declare(
+            routes!(endpoints::rotate),
+            &[&BODY, &ROTATION, &[Code::NotFound, Code::EndpointNotFound]],
+        ))
         .routes(declare(
             routes!(endpoints::pause),
-            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
+            &[&BODY, &[Code::NotFound, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
         ))
         .routes(declare(
             routes!(endpoints::resume),
-            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
+            &[&BODY, &[Code::NotFound, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]],
         ))
         .routes(declare(
             routes!(endpoints::test),
-            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported, Code::TooManyTests]],
+            &[
+                &BODY,
+                &[
+                    Code::NotFound,
+                    Code::EndpointNotFound,
+                    Code::IdempotencyKeyNotSupported,
+                    Code::TooManyTests,
+                ],
+            ],
         ))
         .routes(declare(routes!(queues::get_queue), &[&[Code::NotFound]]))
         .routes(declare(routes!(queues::put_queue), &[&BODY, &[Code::NotFound]]))

@@ -45,6 +45,16 @@ async fn invalid_endpoint_is_refused_and_not_stored() {
         .await
         .problem(422, "blocked_address");
     put(&world, "/v1/endpoints/b%20g", &json!({"url": url})).await.problem(404, "not_found");
+    for (method, path) in [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/rotate"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/test"),
+    ] {
+        send(&world, method, &format!("/v1/endpoints/b%20g{path}"), "").await.problem(404, "not_found");
+    }
     send(&world, "GET", "/v1/endpoints/billing", "").await.problem(404, "endpoint_not_found");
     let large = json!({"url": url, "headers": {"x-a": "a".repeat(40_000)}});
     put(&world, "/v1/endpoints/billing", &large).await.problem(422, "validation_failed");
