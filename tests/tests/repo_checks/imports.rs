@@ -3,7 +3,7 @@ use std::path::Path;
 
 use nobat_tests::harness::program::workspace;
 
-use super::source::texts;
+use super::source::{is_test, own_code, texts};
 
 /// Folders of the core. Each imports only from itself and from the folders before it.
 const CORE: [&str; 12] = [
@@ -33,11 +33,14 @@ fn modules(name: &str) -> BTreeMap<String, String> {
     let root = workspace().join(&source);
     let module = |file: &Path| {
         let path = file.strip_prefix(&root).unwrap().with_extension("").to_string_lossy().replace('/', "::");
-        (path != "lib" && path != "main" && !path.ends_with("tests")).then_some(path)
+        (path != "lib" && path != "main" && !is_test(file)).then_some(path)
     };
     let code = |text: &str| {
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+        own_code(text)
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     texts(&[&source], "rs")
         .into_iter()
@@ -76,11 +79,32 @@ fn paths(module: &str, code: &str) -> Vec<String> {
     found
 }
 
+/// Returns the names that modules re-export from their submodules, with these submodules: for `pub use b::C`
+/// in `a`, `a::C` comes from `a::b`.
+fn reexports(modules: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (module, code) in modules {
+        for statement in code.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next()) {
+            let Some((child, names)) = statement.split_once("::") else { continue };
+            let child = format!("{module}::{}", child.trim());
+            if modules.contains_key(&child) {
+                let names = names.split(|next: char| !next.is_alphanumeric() && next != '_');
+                found.extend(names.map(|name| (format!("{module}::{name}"), child.clone())));
+            }
+        }
+    }
+    found
+}
+
 fn imports(name: &str) -> Imports {
     let modules = modules(name);
+    let reexports = reexports(&modules);
     let module_of = |path: &str| {
         let mut path = path;
         loop {
+            if let Some(child) = reexports.get(path) {
+                return Some(child.clone());
+            }
             if modules.contains_key(path) {
                 return Some(path.to_owned());
             }
@@ -153,4 +177,14 @@ fn paths_of_groups_and_parents_are_found() {
     let mut found = paths("m::n", code);
     found.sort();
     assert_eq!(found, ["a", "a::B", "a::D", "a::c", "g::h", "m::e::F"]);
+}
+
+#[test]
+fn reexported_name_belongs_to_its_submodule() {
+    let modules = [("a", "pub use b::{C, D};\npub use e::F;"), ("a::b", ""), ("a::e", "")];
+    let found = reexports(&modules.map(|(module, code)| (module.to_owned(), code.to_owned())).into());
+    assert_eq!(
+        (found["a::C"].as_str(), found["a::D"].as_str(), found["a::F"].as_str()),
+        ("a::b", "a::b", "a::e")
+    );
 }

@@ -1,4 +1,4 @@
-use super::source::texts;
+use super::source::{is_test, own_code, texts};
 
 /// Maximum number of lines of code in a file, without comments, empty lines and inline tests.
 const MAX_FILE: usize = 420;
@@ -33,8 +33,8 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 fn files_and_functions_are_short() {
     let mut long = Vec::new();
     for (file, text) in texts(&["crates", "functions"], "rs") {
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        let is_test = file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests");
+        let code = own_code(&text);
+        let is_test = is_test(&file);
         let lines =
             code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         if lines > MAX_FILE && !is_test {
@@ -53,11 +53,14 @@ fn test_names_are_short() {
     let mut long = Vec::new();
     for (file, text) in texts(&["crates", "functions", "tests", "bench", "fuzz"], "rs") {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        for pair in lines.windows(2) {
-            let is_test = matches!(pair[0], "#[test]") || pair[0].starts_with("#[tokio::test");
+        let is_attribute = |line: &str| line == "#[test]" || line.starts_with("#[tokio::test");
+        for number in (0..lines.len()).filter(|number| is_attribute(lines[*number])) {
+            // Other attributes may follow, such as `#[ignore]`.
+            let signature =
+                lines[number..].iter().find(|line| line.contains("fn ")).copied().unwrap_or_default();
             let name =
-                pair[1].split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap_or_default();
-            if is_test && name.len() > MAX_TEST_NAME {
+                signature.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap_or_default();
+            if name.len() > MAX_TEST_NAME {
                 long.push(format!(
                     "{}: {name}: {} characters; at most {MAX_TEST_NAME}",
                     file.display(),

@@ -1,6 +1,6 @@
 use nobat_tests::harness::program::workspace;
 
-use super::source::{files, text};
+use super::source::{files, text, texts};
 
 /// Returns home folders of users and machines. They are assembled here, so that this file does not break its
 /// own rule.
@@ -34,4 +34,19 @@ fn every_file_ends_with_a_newline() {
         let bytes = std::fs::read(&file).expect("a file");
         assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "{} does not end with a newline", file.display());
     }
+}
+
+#[test]
+fn links_in_pages_lead_to_files() {
+    let mut broken = Vec::new();
+    for (file, text) in texts(&[""], "md") {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            let is_outside = path.is_empty() || path.contains(':');
+            if !is_outside && !file.parent().expect("a folder").join(path).exists() {
+                broken.push(format!("{}: {link}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

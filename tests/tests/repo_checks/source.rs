@@ -22,6 +22,19 @@ pub(super) fn text(name: &str) -> String {
     read(&workspace().join(name))
 }
 
+/// Returns a file's own code: the text before its inline tests.
+///
+/// A line `mod tests;` declares a file of tests and ends nothing: such a file is found by its name.
+pub(super) fn own_code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
+/// Returns true for files that contain only tests.
+pub(super) fn is_test(file: &Path) -> bool {
+    let file = file.strip_prefix(workspace()).unwrap_or(file);
+    file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
+}
+
 /// Returns the text below a heading of a Markdown file, up to the next heading of level 2.
 pub(super) fn section(text: &str, heading: &str) -> String {
     let below = text.lines().skip_while(|line| *line != heading).skip(1);

@@ -3,7 +3,7 @@ use std::path::Path;
 use nobat_tests::harness::program::workspace;
 
 use super::dependencies::users_of;
-use super::source::texts;
+use super::source::{is_test, own_code, texts};
 
 /// Only file that parses URLs.
 const PARSER: &str = "crates/core/src/types/http_url.rs";
@@ -35,13 +35,10 @@ fn lines() -> Vec<(String, usize, String)> {
     let mut lines: Vec<(String, usize, String)> = Vec::new();
     for (file, text) in texts(&["crates", "functions"], "rs") {
         let name = file.strip_prefix(workspace()).expect("a file of the repository").display().to_string();
-        if Path::new(&name)
-            .components()
-            .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "testing.rs")
-        {
+        if is_test(Path::new(&name)) || name.ends_with("testing.rs") {
             continue;
         }
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let code = own_code(&text);
         for (number, line) in
             code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
         {

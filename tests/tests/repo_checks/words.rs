@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use nobat_tests::harness::program::workspace;
 
-use super::source::texts;
+use super::source::{is_test, own_code, texts};
 
 /// Names that the project no longer uses, with their replacements.
 const RENAMED: [(&str, &str); 31] = [
@@ -96,12 +96,7 @@ fn renamed_words_are_gone() {
 /// the programs' code.
 fn prose(file: &Path, text: &str) -> Vec<(usize, String)> {
     let is_program = ["crates", "functions"].iter().any(|folder| file.starts_with(workspace().join(folder)));
-    let is_test = file.components().any(|part| part.as_os_str() == "tests");
-    let code_lines = match text.find("#[cfg(test)]\nmod tests") {
-        _ if !is_program || is_test => 0,
-        Some(end) => text[..end].lines().count(),
-        None => usize::MAX,
-    };
+    let code_lines = if is_program && !is_test(file) { own_code(text).lines().count() } else { 0 };
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
     let is_read =
         |(number, line): &(usize, &str)| !is_rust || *number < code_lines || comment(line).is_some();
