@@ -58,7 +58,7 @@ pub struct AppConfig {
     pub vault: Arc<dyn VaultSource>,
     /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
-    /// Edition of the configuration, shared with the workers of this process. They see changes by this
+    /// Epoch of the configuration, shared with the workers of this process. They see changes by this
     /// process at once.
     pub epoch: ConfigEpoch,
     /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.

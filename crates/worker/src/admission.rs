@@ -315,10 +315,12 @@ impl Runner {
                 mark: self.random.next_u64(),
             };
             let closed = Endpoint { status: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
-            match self.backend.config.write(vec![closed.record(tenant, name)], entry).await {
+            let written = self.backend.config.write(vec![closed.record(tenant, name)], entry).await;
+            // Also after an error: the write may have been made before its reply was lost.
+            self.config_cache.forget(tenant);
+            match written {
                 Ok(RecordResult::Done) => {
-                    tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
-                    return self.config_cache.forget(tenant);
+                    return tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
                 }
                 Ok(RecordResult::Conflict) => {}
                 Err(error) => {

@@ -21,7 +21,7 @@ pub(crate) enum Change {
 }
 
 /// Makes a change and writes its audit entry. Then the entry's tenant gets its configuration from the store,
-/// not from the cache.
+/// not from the cache, also if the write failed: it may have been made before its reply was lost.
 ///
 /// `read` reads the current record. `change` returns the change, the audit entry, and the value that this
 /// function returns once they are written. Both run again if another client wrote the record in between.
@@ -36,11 +36,11 @@ pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
         let (change, entry, value) = change(read().await?)?;
         let tenant = entry.tenant.clone();
         let result = match change {
-            Change::Write(records) => app.backend.config.write(records, entry).await?,
-            Change::Remove(name, version) => app.backend.config.remove(&name, version, entry).await?,
+            Change::Write(records) => app.backend.config.write(records, entry).await,
+            Change::Remove(name, version) => app.backend.config.remove(&name, version, entry).await,
         };
-        if result == RecordResult::Done {
-            app.config_cache().forget(&tenant);
+        app.config_cache().forget(&tenant);
+        if result? == RecordResult::Done {
             return Ok(value);
         }
     }

@@ -100,6 +100,8 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
+    // Refused before the store is asked.
+    read_object::<EndpointSubmission>(&body)?;
     let (now, place) = (app.clock.now(), Endpoint::place(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());

@@ -353,7 +353,7 @@ async fn change(
     now: Timestamp,
     make: impl Fn(Key) -> (Key, Option<Key>),
 ) -> Result<Key, Problem> {
-    let key = update(
+    let updated = update(
         app,
         "the key",
         || app.backend.config.key(id),
@@ -377,9 +377,9 @@ async fn change(
             Ok((Change::Write(records), entry, new.unwrap_or(changed)))
         },
     )
-    .await?;
+    .await;
     app.auth_cache().forget_key(id);
-    Ok(key)
+    updated
 }
 
 impl Parameter for KeyId {

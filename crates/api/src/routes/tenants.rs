@@ -139,7 +139,7 @@ pub(crate) async fn put(
     let settings = put.settings()?;
     let now = app.clock.now();
     let read = || app.backend.config.tenant(&tenant);
-    let settings = update(&app, "the tenant", read, |current| {
+    let updated = update(&app, "the tenant", read, |current| {
         let version = current.version + 1;
         let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
@@ -149,8 +149,9 @@ pub(crate) async fn put(
             settings,
         ))
     })
-    .await?;
+    .await;
     app.auth_cache().forget_tenant(&tenant);
+    let settings = updated?;
     response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }
 

@@ -12,6 +12,7 @@ mod fields;
 mod json;
 mod keys;
 mod limits;
+mod lost_reply;
 mod matrix;
 mod memory;
 mod moments;

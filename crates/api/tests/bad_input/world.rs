@@ -13,7 +13,7 @@ use nobat_core::config::endpoint::NoEndpointTester;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::config::record::Record;
 use nobat_core::json::Json;
-use nobat_core::ports::config_store::RecordResult;
+use nobat_core::ports::config_store::{ConfigStore, RecordResult};
 use nobat_core::ports::{Clock, TaskStore};
 use nobat_core::secrets::vault::{MASTER_KEY_BYTES, MasterKey, Vault, VaultSource};
 use nobat_core::service::backend::Backend;
@@ -172,6 +172,15 @@ impl World {
         let clock = Arc::new(StoppedClock::new());
         let backend = Sqlite::in_memory(RETENTION, clock.clone()).unwrap().backend();
         Self::of(backend, Arc::new(Memory::new()), clock, door, vault, Limits::default()).await
+    }
+
+    /// Starts a server that requires a key of every request, on a configuration store that `wrap` changes.
+    pub(crate) async fn with_config(wrap: impl FnOnce(Arc<dyn ConfigStore>) -> Arc<dyn ConfigStore>) -> Self {
+        let clock = Arc::new(StoppedClock::new());
+        let backend = Sqlite::in_memory(RETENTION, clock.clone()).unwrap().backend();
+        let backend = Backend { config: wrap(backend.config.clone()), ..backend };
+        let policy = AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() };
+        Self::of(backend, Arc::new(Memory::new()), clock, policy, vault(), Limits::default()).await
     }
 
     /// Starts a server that requires a key of every request.
