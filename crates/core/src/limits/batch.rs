@@ -32,7 +32,7 @@ pub struct BatchMember {
     pub deadline: Option<Timestamp>,
     /// Number of times in a row that the task was held.
     pub holds: u32,
-    /// Random share for the jitter of the next request.
+    /// Random share for the jitter of its next try.
     pub jitter: JitterSample,
 }
 
@@ -148,18 +148,19 @@ impl BatchBuffer {
     /// Returns when a task that found no room joins again.
     ///
     /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task
-    /// backs off by itself, for at most
-    /// [`FALLBACK`]: a full batch goes soon. A task that would miss its deadline joins again before it.
+    /// backs off by itself, for at most [`FALLBACK`] for each full batch that waits: a full batch goes soon. A
+    /// task that would miss its deadline joins again before it, some seconds apart from others.
     fn turn_away(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
         let before = self.turned_away / batch_limits.policy.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
         let pause = match batch_limits.interval.saturating_mul(before.saturating_add(1)) {
-            Duration::ZERO => hold_backoff(member.holds, member.jitter).min(FALLBACK),
+            Duration::ZERO => hold_backoff(member.holds, member.jitter)
+                .min(FALLBACK.saturating_mul(before.saturating_add(1))),
             pause => pause,
         };
         let until = (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD);
         let in_time = member.deadline.map(|deadline| deadline - IN_TIME).filter(|in_time| *in_time > now);
-        in_time.map_or(until, |in_time| until.min(in_time))
+        in_time.map_or(until, |in_time| until.min(in_time - member.jitter.of(in_time.since(now).min(LATE))))
     }
 
     /// Postpones the batch: it is not due before `until`.
@@ -319,15 +320,24 @@ mod tests {
     }
 
     #[test]
-    fn member_beyond_a_full_batch_returns_within_a_minute() {
-        let mut batch = BatchBuffer::default();
+    fn member_without_room_returns_in_time() {
+        let mut buffer = BatchBuffer::default();
         let full = batch_limits(1, 0);
-        assert_eq!(batch.join(full, &member(0), at(0)), BatchDecision::Lead);
+        assert_eq!(buffer.join(full, &member(0), at(0)), BatchDecision::Lead);
         let late = BatchMember { holds: 30, ..member(1) };
-        let BatchDecision::Wait(until) = batch.join(full, &late, at(0)) else { panic!("there is no room") };
+        let BatchDecision::Wait(until) = buffer.join(full, &late, at(0)) else { panic!("there is no room") };
         assert!(at(0) < until && until <= at(60_000), "{until}");
         let urgent = BatchMember { deadline: Some(at(5_000)), ..late };
-        assert_eq!(batch.join(full, &urgent, at(0)), BatchDecision::Wait(at(4_000)));
+        let BatchDecision::Wait(until) = buffer.join(full, &urgent, at(0)) else {
+            panic!("there is no room")
+        };
+        assert!(at(0) < until && until <= at(4_000), "{until}");
+        // Many full batches wait: each task tries again less often.
+        for number in 2..40 {
+            buffer.join(full, &member(number), at(0));
+        }
+        let BatchDecision::Wait(until) = buffer.join(full, &late, at(0)) else { panic!("there is no room") };
+        assert!(at(60_000) < until, "{until}");
     }
 
     #[test]

@@ -253,8 +253,28 @@ mod tests {
 
     #[test]
     fn state_of_an_earlier_version_is_read() {
-        let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
-        let standing = breaker(&LimiterState::from_text(text).unwrap(), at(0));
+        let rate =
+            RateLimit { rate: NonZeroU32::MIN, period: Duration::from_mins(1), burst: NonZeroU32::MIN };
+        let with_rate = Limits { rate: Some(rate), ..limits() };
+        let mut now = LimiterState::default();
+        for _ in 0..3 {
+            now.acquire(&with_rate, &request(), at(0));
+        }
+        let mut earlier: serde_json::Value = serde_json::from_str(&now.to_text()).unwrap();
+        assert!(
+            earlier["gcra"].as_object_mut().unwrap().remove("due").is_some(),
+            "a field of later versions"
+        );
+        earlier.as_object_mut().unwrap().remove("changes");
+        earlier["breaker"] =
+            serde_json::json!({"open": {"since": "2027-01-15T08:00:00Z", "until": "2027-01-15T08:00:30Z"}});
+        let limiter = LimiterState::from_text(&earlier.to_string()).unwrap();
+        assert_eq!(
+            limiter.state(&with_rate, at(0)).reserved_starts,
+            Some(2),
+            "the state of the rate is read"
+        );
+        let standing = breaker(&limiter, at(0));
         assert_eq!(
             (standing.state, standing.since, standing.changes.len()),
             (BreakerState::Open, Some(at(0)), 0)

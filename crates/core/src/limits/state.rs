@@ -65,7 +65,7 @@ pub struct AcquireRequest {
     pub has_due_reservation_elsewhere: bool,
     /// Number of times in a row that the task was held.
     pub holds: u32,
-    /// Random share for the jitter of the next request.
+    /// Random share for the jitter of its next try.
     pub jitter: JitterSample,
 }
 
