@@ -119,7 +119,7 @@ impl World {
 
     /// Starts the program again, or returns the error.
     pub async fn try_to_go_on(&mut self) -> anyhow::Result<()> {
-        assert!(self.process.is_none(), "the program is not running");
+        assert!(self.process.is_none(), "the program is still running");
         let data = ["--data".to_owned(), self.data().display().to_string()];
         self.process = Some(
             Process::start(&self.program, &[&data, self.flags.as_slice()].concat(), &self.variables).await?,
@@ -225,7 +225,7 @@ impl World {
 
     /// Opens the database file. Panics if the program is running.
     pub fn file(&self) -> Connection {
-        assert!(self.process.is_none(), "the program is not running");
+        assert!(self.process.is_none(), "the program is still running");
         Connection::open(self.data()).expect("the SQLite file can be opened")
     }
 

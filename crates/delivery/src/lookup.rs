@@ -263,5 +263,15 @@ mod tests {
         tokio::time::advance(FAILURE_TTL).await;
         ask().await;
         assert_eq!(silent.asked.load(Ordering::SeqCst), 2);
+        for number in 0..2 * MAX_FAILURES {
+            assert!(lookups.resolve(&format!("none{number}.test"), &origin("a")).await.is_err());
+        }
+        let asked = silent.asked.load(Ordering::SeqCst);
+        ask().await;
+        assert_eq!(
+            silent.asked.load(Ordering::SeqCst),
+            asked + 1,
+            "the number of remembered names is bounded"
+        );
     }
 }

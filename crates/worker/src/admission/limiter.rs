@@ -9,8 +9,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::limits::{
@@ -24,6 +24,7 @@ use nobat_core::task::HoldState;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::yield_now;
@@ -205,13 +206,13 @@ impl Permits {
 }
 
 impl Limiter {
-    /// Creates a limiter to those limiters.
+    /// Creates the access of this process to the limiters of a store.
     pub fn new(limiters: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let holder = HolderId(random.next_u64());
         Self { limiters, clock, random, holder, known: Mutex::default() }
     }
 
-    /// Asks each limiter in hold. If one refuses, gives back the permits of the others and those in
+    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in
     /// `permits`.
     ///
     /// A task holds at most one reservation. If it waits with a different one, or without, the reservation
@@ -382,7 +383,7 @@ impl Limiter {
     }
 
     fn shared(&self, name: &LimiterKey) -> Arc<SharedLimiter> {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             // A limiter in use is referenced elsewhere as well.
             known.retain(|_, limiter| Arc::strong_count(limiter) > 1);
@@ -400,13 +401,13 @@ impl Limiter {
         returned: Option<Slot>,
     ) -> Option<Result<(T, Option<Slot>), StoreError>> {
         let (reply, mut answer) = oneshot::channel();
-        lock(&limiter.waiting).push(Box::new(Pending { run, result: None, reply, returned }));
+        limiter.waiting.lock().push(Box::new(Pending { run, result: None, reply, returned }));
         // Lets concurrent requests join the same write.
         yield_now().await;
         let mut seen = limiter.seen.lock().await;
         match answer.try_recv() {
             Err(TryRecvError::Empty) => {
-                let operations = mem::take(&mut *lock(&limiter.waiting));
+                let operations = mem::take(&mut *limiter.waiting.lock());
                 self.write(limiter, name, operations, &mut seen).await;
                 answer.try_recv().ok()
             }
@@ -497,9 +498,4 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.0.slots.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// No code leaves inconsistent data behind under these locks, so a poisoned lock is safe to use.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::Tenant;
 
 use super::*;
-use crate::admission::limiter::{Entry, FRESH, Limiter, Permits, ScopedLimits, lock};
+use crate::admission::limiter::{Entry, FRESH, Limiter, Permits, ScopedLimits};
 
 /// In-memory limiters. Tests can insert concurrent writes and lose replies.
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Memory {
 
 impl Memory {
     fn put(&self, name: &LimiterKey, limiter: &LimiterState, over: u64) -> WriteResult {
-        let mut all = lock(&self.kept);
+        let mut all = self.kept.lock();
         let kept = all.entry(name.clone()).or_default();
         if kept.version != over {
             return WriteResult::Conflict(kept.clone());
@@ -38,7 +38,7 @@ impl LimiterStore for Memory {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         yield_now().await;
-        Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
+        Ok(self.kept.lock().get(name).cloned().unwrap_or_default())
     }
 
     async fn write(
@@ -68,7 +68,7 @@ struct Still(Mutex<Duration>);
 #[async_trait]
 impl Clock for Still {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000) + *lock(&self.0)
+        Timestamp::from_millis(1_800_000_000_000) + *self.0.lock()
     }
 
     async fn sleep(&self, _duration: Duration) {
@@ -100,7 +100,7 @@ impl World {
     }
 
     fn in_use(&self) -> u32 {
-        lock(&self.limiters.kept).values().map(|kept| kept.limiter.running(self.clock.now())).sum()
+        self.limiters.kept.lock().values().map(|kept| kept.limiter.running(self.clock.now())).sum()
     }
 }
 
@@ -241,7 +241,7 @@ async fn operation_repeated_after_a_dropped_writer_counts_once() {
     drop(dropped);
     other.await;
     assert_eq!(world.in_use(), 1, "only the second task still runs");
-    *lock(&world.clock.0) += FRESH;
+    *world.clock.0.lock() += FRESH;
     let others = world.limiter(2);
     assert!(enter(&others, &limiters).await.is_ok(), "a start that was given back is free");
     assert!(enter(&others, &limiters).await.is_err(), "it is free only once");
@@ -254,11 +254,11 @@ async fn slot_is_kept_while_it_is_renewed() {
     let (limiter, other, limiters) = (world.limiter(1), world.limiter(2), parallel(1));
     let permits = enter(&limiter, &limiters).await.unwrap();
     for _ in 0..10 {
-        *lock(&world.clock.0) += Duration::from_secs(20);
+        *world.clock.0.lock() += Duration::from_secs(20);
         limiter.renew(&permits).await;
         assert!(enter(&other, &limiters).await.is_err());
     }
-    *lock(&world.clock.0) += Duration::from_secs(61);
+    *world.clock.0.lock() += Duration::from_secs(61);
     assert!(enter(&other, &limiters).await.is_ok(), "a slot that is not renewed is freed");
 }
 
@@ -302,7 +302,7 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
         while let Some(((at, number), hold)) =
             waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1))
         {
-            *lock(&world.clock.0) = at.since(begun);
+            *world.clock.0.lock() = at.since(begun);
             match limiter.acquire(&limiters, &hold, Permits::default()).await.unwrap() {
                 Entry::Granted(permits) => {
                     starts += 1;
@@ -339,7 +339,7 @@ async fn replaced_reservation_is_given_back() {
     };
     let limiters = [scoped_limits("a"), scoped_limits("b")];
     let ahead = |place: usize| {
-        let kept = lock(&world.limiters.kept).get(&limiters[place].name).cloned().unwrap_or_default();
+        let kept = world.limiters.kept.lock().get(&limiters[place].name).cloned().unwrap_or_default();
         kept.limiter.state(&limits, world.clock.now()).reserved_starts.unwrap()
     };
     let waiting = async |limiters: &[ScopedLimits], scoped: Option<ScopedReservation>| {
@@ -361,7 +361,7 @@ async fn replaced_reservation_is_given_back() {
     );
     // The first reservation is due. Its start is used, then given back when the second limiter refuses. The
     // task keeps its first reservation.
-    *lock(&world.clock.0) += Duration::from_secs(11);
+    *world.clock.0.lock() += Duration::from_secs(11);
     enter(&limiter, &limiters[1..]).await.unwrap();
     let again = waiting(&limiters, at_first.clone()).await;
     assert_eq!((again, ahead(1)), (at_first, 0));
@@ -382,6 +382,6 @@ async fn failures_open_the_breaker_for_all_processes() {
     }
     assert_eq!(enter(&limiter, &limiters).await.err().unwrap().reason, HeldReason::CircuitOpen);
     assert!(enter(&other, &limiters).await.is_ok(), "each process caches a limiter for a second");
-    *lock(&world.clock.0) += FRESH;
+    *world.clock.0.lock() += FRESH;
     assert_eq!(enter(&other, &limiters).await.err().unwrap().reason, HeldReason::CircuitOpen);
 }
