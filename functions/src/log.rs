@@ -25,7 +25,7 @@ pub(crate) fn start() -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|panic| {
         // Logs the location only: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a handler or a request panicked");
+        tracing::error!(place, "a panic occurred; the attempt or the request that caused it fails");
     }));
     Ok(())
 }

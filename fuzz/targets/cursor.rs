@@ -14,16 +14,7 @@ use cursor::List;
 const KEY: [u8; 32] = [7; 32];
 
 fn list(queue: Option<Name>) -> List {
-    List::tasks(&ListQuery {
-        tenant: Tenant::default(),
-        status: None,
-        queue,
-        kind: None,
-        created_after: None,
-        created_before: None,
-        limit: 50,
-        after: None,
-    })
+    List::tasks(&ListQuery { queue, ..ListQuery::all(Tenant::default(), 50) })
 }
 
 fuzz_target!(|text: &str| {

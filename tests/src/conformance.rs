@@ -7,6 +7,7 @@
 pub mod claim;
 pub mod commit;
 pub mod config;
+pub mod events;
 pub mod explain;
 pub mod heartbeat;
 pub mod insert;
@@ -81,6 +82,10 @@ macro_rules! conformance_cases {
             limiters: [
                 reads_back_the_written_state, refuses_to_write_over_another_version, keeps_limiters_apart,
                 lift_ends_the_pause_of_one_limiter, prunes_idle_limiters
+            ]
+            events: [
+                event_creates_one_task_for_each_subscription, subscription_gets_events_after_it_was_written,
+                all_subscriptions_get_the_event, lists_events_by_type
             ]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             config: [

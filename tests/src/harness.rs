@@ -352,7 +352,7 @@ pub fn moment(task: &Value, field: &str) -> Timestamp {
 /// task ordered.
 pub fn complaints(log: &[String]) -> Vec<&str> {
     let is_ordered = |line: &str| {
-        line.contains("a handler or a request panicked") && line.contains("worker/src/handlers/noop.rs")
+        line.contains("a panic occurred; the attempt") && line.contains("worker/src/handlers/noop.rs")
     };
     let is_complaint = |line: &&str| {
         (line.contains(r#""level":"ERROR""#) || line.contains("panicked at")) && !is_ordered(line)

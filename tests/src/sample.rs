@@ -9,9 +9,10 @@ use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservatio
 use nobat_core::task::callback::Callback;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::task::{
-    Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, Waiting,
+    EventOrigin, Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions,
+    Waiting,
 };
-use nobat_core::types::id::TaskId;
+use nobat_core::types::id::{EventId, TaskId};
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 
@@ -99,6 +100,10 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
                 u8::try_from(place * 8).unwrap_or(255)
             }))),
             parent: Some(TaskId::new(now, u128::MAX)),
+            origin: Some(EventOrigin {
+                event: EventId(TaskId::from_bytes([9; 16])),
+                subscription: name("stock"),
+            }),
             submitted_by: Some(KeyText::new([9; 20]).digest().id()),
             key_generation: Some(3),
             endpoint: Some(name("billing.eu_1")),

@@ -29,6 +29,7 @@ mod aws {
     mod dead_letter;
     mod delay;
     mod endpoint;
+    mod events;
     mod failure;
     mod hint;
     mod keys;

@@ -17,6 +17,7 @@ mod e2e {
     mod document;
     mod endpoint;
     mod endpoint_test;
+    mod events;
     mod explain;
     mod failure;
     mod file;

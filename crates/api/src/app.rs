@@ -37,31 +37,30 @@ struct Inner {
 
 /// Parts of an [`App`].
 pub struct AppConfig {
-    /// Stores of tasks, configuration and limiter state, and the queue of hints.
+    /// Stores of tasks, configuration and limiter state, and the message queue.
     pub backend: Backend,
     /// Clock and timer.
     pub clock: Arc<dyn Clock>,
-    /// Kinds that this server runs. Validates submissions.
+    /// Kinds that this server runs. The registry also validates submissions.
     pub kinds: Arc<dyn KindRegistry>,
     /// Access policy of the API.
     pub access_policy: AccessPolicy,
-    /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be
-    /// costly.
+    /// Minimum time between two counts of a tenant's pending tasks. A count can be costly.
     pub recount: Duration,
     /// Maximum timeout that workers grant to one attempt.
     pub max_timeout: Duration,
-    /// Maximum time for which `?wait=` holds an answer.
+    /// Maximum time for which `?wait=` holds a response.
     pub max_wait: Duration,
     /// Client that makes test calls to endpoints.
     pub tester: Arc<dyn EndpointTester>,
-    /// Source of the vault that encrypts secrets before they are stored.
+    /// Source of the vault, which encrypts secrets before the server stores them.
     pub vault: Arc<dyn VaultSource>,
-    /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
+    /// Key that authenticates the cursors of lists. All processes behind one address need the same key.
     pub cursor_key: [u8; 32],
-    /// Epoch of the configuration, shared with the workers of this process. They see changes by this
-    /// process at once.
+    /// Counters of configuration changes. The API and the workers of this process share the counters, so a
+    /// change by the API applies to the workers at once.
     pub epoch: ConfigEpoch,
-    /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.
+    /// Shutdown signal. Once it fires, the server sends the responses that `?wait=` holds.
     pub shutdown: CancellationToken,
 }
 
@@ -119,13 +118,13 @@ impl App {
         &self.0.test_slots
     }
 
-    /// Returns the load of all bounded resources of this process that tenants share.
+    /// Returns the load of each limited resource that the tenants of this process share.
     pub(crate) fn loads(&self) -> Vec<QueueLoad> {
         let own = [self.bodies().load(), self.auth_cache().lookups().load(), self.test_slots().load()];
         self.backend.store.load().into_iter().chain(own).collect()
     }
 
-    /// Returns the counts of tenants' waiting tasks.
+    /// Returns the counts of tenants' pending tasks.
     pub(crate) fn pending_quota(&self) -> &PendingQuota {
         &self.0.pending_quota
     }

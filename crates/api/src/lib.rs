@@ -1,7 +1,7 @@
-//! HTTP API of nobat. The same router serves a laptop and Lambda.
+//! HTTP API of nobat. The same router runs on a laptop and in Lambda.
 //!
 //! This crate decides nothing about tasks. Handlers read a request, call the core, and show the result.
-//! Errors are RFC 9457 problem details that never repeat a value.
+//! Errors are RFC 9457 problem details that never repeat a value of the request.
 
 mod app;
 mod auth;

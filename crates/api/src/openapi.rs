@@ -59,6 +59,8 @@ pub(crate) async fn document() -> Response {
     components(schemas(ProblemView<'static>, FieldErrorView<'static>)),
     tags(
         (name = "tasks", description = "Submission, state, cancellation and replay of tasks."),
+        (name = "events", description = "Events, and the tasks that they created."),
+        (name = "subscriptions", description = "Selection of events, and the tasks that they create."),
         (name = "keys", description = "API keys and their scopes."),
         (name = "tenants", description = "Limits of tenants."),
         (name = "callbacks", description = "Secrets that sign callbacks."),
@@ -79,13 +81,13 @@ fn declare_security(document: &mut OpenApi) {
     );
     document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
     for operation in document.paths.paths.values_mut().flat_map(operations) {
-        // An empty list means that no key is needed. Without the list, the document would leave it open.
+        // An empty list means that no key is needed. Without the list, the document would not state it.
         operation.security.get_or_insert_default();
     }
 }
 
-/// Marks optional headers and bodies. The macros would make them required, or nullable, which a header or a
-/// body never is.
+/// Marks headers and bodies as optional. utoipa's macros can only make a header or a body required or
+/// nullable, and neither is ever null.
 fn mark_optional(document: &mut OpenApi) {
     // The macro would add an empty contact, since `Cargo.toml` names no authors.
     document.info.contact = None;
@@ -111,9 +113,9 @@ fn mark_optional(document: &mut OpenApi) {
     }
 }
 
-/// Removes `default` from the fields of all objects, where serde's attribute of that name puts it.
-/// Descriptions state the defaults. With `default`, openapi-typescript makes the field of a request required,
-/// and openapi-python-client sends the default in every request.
+/// Removes `default` from the fields of all objects. utoipa copies it from serde's attribute `default`. The
+/// descriptions state the defaults instead. With `default`, openapi-typescript makes the field of a request
+/// required, and openapi-python-client sends the default in every request.
 fn remove_defaults(document: &mut OpenApi) {
     for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
         if let RefOr::T(Schema::Object(object)) = schema {
@@ -136,7 +138,7 @@ fn remove_default(field: &mut RefOr<Schema>) {
 }
 
 /// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas.
-/// Blanks around it are not part of a header's value.
+/// Blanks around the key are not part of the header's value.
 const IDEMPOTENCY_KEY_PATTERN: &str =
     r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})[ \t]*$"#;
 

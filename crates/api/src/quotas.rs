@@ -1,4 +1,4 @@
-//! Shares of the server that one tenant may use.
+//! Limits on the server's resources that one tenant may use.
 
 pub(crate) mod body_budget;
 pub(crate) mod endpoint_test_slots;

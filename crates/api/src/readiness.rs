@@ -43,8 +43,8 @@ impl From<NotReady> for Cause {
     }
 }
 
-/// Result of the last check, good or bad. Anyone may call this route without a key, so the store and the
-/// queue are checked at most once a second.
+/// Result of the latest readiness check. Any client may call `/readyz` without a key, so the server checks
+/// the store and the queue at most once a second.
 #[derive(Default)]
 pub(crate) struct Readiness(Mutex<Option<Check>>);
 
@@ -54,14 +54,15 @@ struct Check {
     result: Shared<BoxFuture<'static, Result<(), Cause>>>,
 }
 
-/// Time for which a result is valid.
+/// Time for which the result of a check is valid.
 pub(crate) const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Maximum duration of a check.
 const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
-    /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
+    /// Returns the result of the latest check, which may still run, if that check is valid. Otherwise starts
+    /// a new check.
     pub(crate) async fn check(
         &self,
         backend: &Backend,
@@ -100,7 +101,7 @@ async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Resul
             Cause::from(error)
         }),
         () = clock.sleep(LIMIT) => {
-            tracing::warn!("store and queue did not respond in time; /readyz returns 503");
+            tracing::warn!("the store or the message queue did not respond in time; /readyz returns 503");
             Err(Cause::Timeout)
         }
     }

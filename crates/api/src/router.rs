@@ -1,4 +1,4 @@
-//! Router of the API: all routes, and the answers to requests that match none.
+//! Router of the API: all routes, and the responses to requests that match none.
 
 use axum::Router;
 

@@ -4,11 +4,13 @@ mod audit;
 mod callback_secret;
 mod config_update;
 mod endpoints;
+mod events;
 mod health;
 mod keys;
 pub(crate) mod problem_codes;
 mod queues;
 mod rotation;
+mod subscriptions;
 mod tasks;
 mod tenants;
 mod wake;
@@ -18,13 +20,15 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::error_code::Code;
-use crate::routes::problem_codes::{BODY, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare};
+use crate::routes::problem_codes::{BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare};
 use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
 
 /// Returns the routes, each with its description for the OpenAPI document. The route of the document itself
 /// is in [`mod@crate::openapi`].
 pub(crate) fn all() -> OpenApiRouter<App> {
     OpenApiRouter::default()
+        .merge(endpoints())
+        .merge(events())
         .routes(declare(routes!(submit::one), &[&BODY, &SUBMISSION]))
         .routes(declare(routes!(submit::batch), &[&BODY, &SUBMISSION, &[Code::IdempotencyKeyPartlyExpired]]))
         .routes(declare(routes!(list::page), &[&PAGE]))
@@ -50,6 +54,19 @@ pub(crate) fn all() -> OpenApiRouter<App> {
         .routes(declare(routes!(callback_secret::set), &[&BODY, &[Code::NoMasterKey]]))
         .routes(declare(routes!(callback_secret::remove), &[&BODY]))
         .routes(declare(routes!(callback_secret::rotate), &[&BODY, &ROTATION]))
+        .routes(declare(routes!(queues::get_queue), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_queue), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(queues::get_kind), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_kind), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(queues::get_limits), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_limits), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(audit::page), &[&PAGE]))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+}
+
+fn endpoints() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(declare(routes!(endpoints::page), &[&PAGE]))
         .routes(declare(routes!(endpoints::one), &[&[Code::NotFound, Code::EndpointNotFound]]))
         .routes(declare(
@@ -81,13 +98,33 @@ pub(crate) fn all() -> OpenApiRouter<App> {
                 ],
             ],
         ))
-        .routes(declare(routes!(queues::get_queue), &[&[Code::NotFound]]))
-        .routes(declare(routes!(queues::put_queue), &[&BODY, &[Code::NotFound]]))
-        .routes(declare(routes!(queues::get_kind), &[&[Code::NotFound]]))
-        .routes(declare(routes!(queues::put_kind), &[&BODY, &[Code::NotFound]]))
-        .routes(declare(routes!(queues::get_limits), &[&[Code::NotFound]]))
-        .routes(declare(routes!(queues::put_limits), &[&BODY, &[Code::NotFound]]))
-        .routes(declare(routes!(audit::page), &[&PAGE]))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
+}
+
+fn events() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(declare(routes!(events::publish::publish), &[&BODY, &EVENT]))
+        .routes(declare(routes!(events::page), &[&PAGE]))
+        .routes(declare(routes!(events::one), &[&[Code::EventNotFound]]))
+        .routes(declare(
+            routes!(events::replay),
+            &[
+                &BODY,
+                &[Code::EventNotFound, Code::SubscriptionNotFound, Code::InvalidIdempotencyKey],
+                &[Code::IdempotencyKeyReused, Code::TaskNotEnded, Code::QuotaExceeded],
+            ],
+        ))
+        .routes(declare(routes!(subscriptions::page), &[&PAGE]))
+        .routes(declare(routes!(subscriptions::one), &[&[Code::NotFound, Code::SubscriptionNotFound]]))
+        .routes(declare(
+            routes!(subscriptions::put),
+            &[&BODY, &[Code::NotFound, Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress]],
+        ))
+        .routes(declare(
+            routes!(subscriptions::remove),
+            &[&BODY, &[Code::NotFound, Code::SubscriptionNotFound]],
+        ))
+        .routes(declare(
+            routes!(subscriptions::test),
+            &[&BODY, &[Code::NotFound, Code::SubscriptionNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
 }

@@ -1,12 +1,12 @@
 //! The HTTP server: accepts connections and answers their requests, within limits that no client can exceed.
 //!
-//! It speaks HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply. A proxy in front can
-//! speak HTTP/2.
+//! It supports HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply. A proxy in front
+//! of the server can support HTTP/2.
 //!
-//! Hyper or [`head`] answers a request head that is not valid with a bare 400, 414, 431 or 501 and closes the
-//! connection. The server cannot know where the next request would begin. Hyper reads a request with both
-//! `Content-Length` and `Transfer-Encoding: chunked` as chunked. Such a request is the last of its connection
-//! (RFC 9112, section 6.3).
+//! Hyper or [`head`] answers an invalid request head with a 400, 414, 431 or 501 without a body. The server
+//! then closes the connection, because it cannot know where the next request begins. Hyper reads a request
+//! with both `Content-Length` and `Transfer-Encoding: chunked` as chunked. Such a request is the last of its
+//! connection (RFC 9112, section 6.3).
 
 mod connections;
 mod head;
@@ -42,23 +42,23 @@ use crate::server::connections::Connections;
 use crate::server::limits::Limits;
 use crate::server::socket::{Socket, Transport};
 
-/// Maximum size of a request's head. Hyper limits the number of header fields to 100 by default.
+/// Maximum size of a request's head, in bytes. Hyper limits the number of header fields to 100 by default.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Maximum number of bytes that hyper reads ahead from a connection. Also the size of its write buffer for a
-/// connection, beyond which hyper asks for no more.
+/// Maximum size of hyper's read buffer and of its write buffer for a connection, in bytes. While the write
+/// buffer is full, hyper takes no more of a response.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Maximum number of unsent bytes of an answer in the kernel, in addition to those that fit the client's
-/// receive window. Without this bound, the kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads
-/// nothing. Some thousand such clients use up the memory of all TCP connections (`tcp_mem`). `SO_SNDBUF`
-/// would also bound the bytes in flight, and make clients wait for delayed acknowledgements.
+/// Maximum number of response bytes that the kernel holds unsent for a connection. Without this limit, the
+/// kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing. A few thousand such clients use up
+/// the memory of all TCP connections (`tcp_mem`). `SO_SNDBUF` would also limit the bytes in flight, so
+/// clients would wait for delayed acknowledgments.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
 
-/// Maximum number of connections whose Tokio tasks are spawned and have not run yet. Further connections
-/// wait, and client addresses take turns. Tokio runs its tasks in order of arrival, so the connections of one
-/// client would delay all others.
+/// Maximum number of connections whose Tokio task is spawned and has not run yet. Further connections wait,
+/// and the server starts them in turn from each client address. Without this limit, one client with many
+/// connections would delay all other clients, because Tokio runs its tasks in order of arrival.
 const MAX_STARTING: usize = 32;
 
 /// Pause before the next accept after an error such as a lack of file descriptors.
@@ -69,7 +69,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     serve_within(listener, router, shutdown, Limits { grace, ..Limits::default() }).await;
 }
 
-/// Serves as [`serve`] does, with other limits.
+/// Serves as [`serve`] does, with the given limits.
 pub async fn serve_within(
     listener: TcpListener,
     router: Router,
@@ -107,7 +107,7 @@ pub async fn serve_within(
         });
     }
     drop((listener, waiting));
-    // Each connection limits itself to the grace period.
+    // Each connection closes by itself at the end of the grace period.
     connections.closed().await;
 }
 
@@ -143,20 +143,20 @@ fn is_about_one_client(error: &io::Error) -> bool {
 
 /// Sets the options of a new connection.
 fn prepare(stream: &TcpStream, limits: &Limits) {
-    // An answer is one write. Nagle's algorithm would only delay it.
+    // A response is one write. Nagle's algorithm would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was not set");
+        tracing::debug!(%error, "TCP_NODELAY could not be set; responses may be delayed");
     }
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
-        // To the program, an answer that fits the kernel's buffer is written, even after the connection is
-        // closed. Only the kernel knows if the client acknowledges it, so the kernel must apply the deadline.
+        // A write succeeds as soon as the response fits in the kernel's buffer. Only the kernel knows if the
+        // client acknowledges the response, so the kernel must apply the deadline.
         if let Err(error) = socket.set_tcp_user_timeout(Some(limits.write)) {
-            tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
+            tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set; the write deadline may be exceeded");
         }
         if let Err(error) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-            tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set; the kernel may hold more unsent bytes");
         }
     }
     #[cfg(not(target_os = "linux"))]
@@ -199,7 +199,7 @@ async fn converse<S: Transport + Send + 'static>(
     }
 }
 
-/// Returns the answer to a head that is not valid, in the same form as hyper's own.
+/// Returns the response to an invalid head, in the same form as hyper's own responses.
 fn refused(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
@@ -222,7 +222,7 @@ mod tests {
         fn reset_on_close(&self) {}
     }
 
-    /// The buffer between client and server, each way.
+    /// Size of the buffer between client and server, in each direction.
     const PIPE_BYTES: usize = 1024;
     const ANSWER_BYTES: usize = 256 * 1024;
 
@@ -285,7 +285,7 @@ mod tests {
             loud.push(connect("127.0.0.2").await);
         }
         let mut quiet = connect("127.0.0.3").await;
-        // The test has one thread, so the server runs only from here on.
+        // The test has one thread, so the server does not run before this line.
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
         let router = Router::new()
@@ -296,7 +296,7 @@ mod tests {
         let read = quiet.read(&mut answer).await.unwrap();
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         let before: usize = answer.rsplit("\r\n").next().unwrap().parse().unwrap();
-        // The server accepts some connections while earlier ones start.
+        // The server accepts some connections while earlier connections start.
         assert!(before < LOUD * 3 / 4, "{before} requests were served before it");
         stop.cancel();
         serving.await.unwrap();
@@ -373,7 +373,7 @@ mod tests {
         };
         assert!(timeout(Duration::from_mins(1), sending).await.is_err(), "the server stops reading");
         let answered = requests.load(Ordering::Relaxed);
-        // An answer is at least 60 bytes long.
+        // A response is at least 60 bytes long.
         assert!(answered <= (PIPE_BYTES + MAX_BUFFER_BYTES) / 60, "{answered} responses");
     }
 }

@@ -1,4 +1,4 @@
-//! The SDK's clients, with time limits. Without limits the SDK waits forever.
+//! Clients of the AWS SDK, with timeouts. Without timeouts the SDK waits forever.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::meter::Meter;
 
 /// Maximum time to connect.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Maximum duration of one try of a call. A healthy one takes some milliseconds.
+/// Maximum duration of one try of a call. A try normally takes some milliseconds.
 const ATTEMPT: Duration = Duration::from_millis(1_500);
 /// Maximum duration of a call with all its tries.
 const OPERATION: Duration = Duration::from_secs(5);
 /// Maximum number of tries of a call.
 const ATTEMPTS: u32 = 3;
-/// Maximum pause before the second try. It doubles with each try.
+/// Maximum pause before the second try. The pause doubles with each further try.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Loads the SDK's configuration from environment variables, files and the machine.
+/// Loads the SDK's configuration from environment variables, files and the machine's metadata service.
 pub(crate) async fn config() -> SdkConfig {
     loader().load().await
 }
@@ -47,7 +47,7 @@ fn loader() -> ConfigLoader {
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACK_OFF))
 }
 
-/// Creates the clients of both services, with a meter if given.
+/// Creates the clients of DynamoDB and SQS. The meter counts their calls.
 pub(crate) fn clients(
     config: &SdkConfig,
     meter: Option<&Meter>,
@@ -61,7 +61,7 @@ pub(crate) fn clients(
     (aws_sdk_dynamodb::Client::from_conf(dynamodb.build()), aws_sdk_sqs::Client::from_conf(sqs.build()))
 }
 
-/// Returns the time limits of a call with a maximum total duration.
+/// Returns the timeouts of a call that takes at most `limit` with all its tries.
 pub(crate) fn within(limit: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)
@@ -70,7 +70,7 @@ pub(crate) fn within(limit: Duration) -> TimeoutConfig {
         .build()
 }
 
-/// Returns the time limits of a call that the service may hold for `held` before it answers.
+/// Returns the timeouts of a call whose response the service may delay by `held`.
 pub(crate) fn timeouts(held: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)

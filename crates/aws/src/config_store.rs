@@ -1,5 +1,5 @@
-//! Configuration store. Records of the installation are in one partition, a tenant's audit trail in another,
-//! its bucket of requests in a third.
+//! Configuration store. The installation's records are in one partition. A tenant's records, audit trail and
+//! token bucket are in one partition each.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, WriteOutcome};
 
-/// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then
-/// costs a fraction of a write.
+/// Number of blocks into which the requests of a tenant in one second are divided. One write takes the tokens
+/// of a whole block, so that a request costs a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
 
-/// Maximum number of tries to take from a bucket that other processes take from as well.
+/// Maximum number of tries to take from a bucket that other processes change at the same time.
 const MAX_TRIES: usize = 4;
 
-/// Retention of an unused bucket. A missing bucket counts as full.
+/// Time after which an unused bucket is deleted. A missing bucket counts as full.
 const IDLE: Duration = Duration::from_hours(24);
 
 #[async_trait]
@@ -76,7 +76,7 @@ impl ConfigStore for Table {
         writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(RecordResult::Done),
-            // This transaction has written them, and its response was lost.
+            // An earlier try of this transaction made the writes, and its response was lost.
             Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
             Err(_) => Ok(RecordResult::Conflict),
         }
@@ -97,7 +97,7 @@ impl ConfigStore for Table {
         ];
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(RecordResult::Done),
-            // This transaction has written them, and its response was lost.
+            // An earlier try of this transaction made the writes, and its response was lost.
             Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
             Err(_) => Ok(RecordResult::Conflict),
         }
@@ -108,7 +108,7 @@ impl ConfigStore for Table {
         let from = keys::moment(now - self.retention + Duration::from_millis(1));
         // A tilde sorts after every digit.
         let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
-        // The last entry of the previous page has expired meanwhile, and so have all older ones.
+        // The last entry of the previous page has expired since then, and so have all older entries.
         if from > before {
             return Ok(AuditPage { entries: Vec::new(), next: None });
         }
@@ -119,7 +119,7 @@ impl ConfigStore for Table {
         let find = find
             .expression_attribute_values(":from", text(from))
             .expression_attribute_values(":before", text(&before));
-        // One more, since the last entry of the previous page is found again.
+        // One more than the limit, since the query finds the last entry of the previous page again.
         let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
         let mut items = find.limit(limit).send().await.map_err(failed)?.items.unwrap_or_default();
         items.retain(|item| place(item).is_some_and(|place| place != before));
@@ -142,16 +142,16 @@ impl ConfigStore for Table {
     ) -> Result<TakeResult, StoreError> {
         let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
         let mut wanted = wanted.min(NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN));
-        let mut seen = self.buckets.last_seen(tenant);
+        let mut seen = self.buckets.lock().get(tenant).copied().unwrap_or_default();
         for _ in 0..MAX_TRIES {
             let (taken, left) = rate.take(seen, wanted, now);
             let TakeResult::Granted(granted) = taken else { return Ok(taken) };
             let (found, is_taken) = self.take_from(tenant, seen, left, rate, now).await?;
-            self.buckets.note(tenant, found);
+            self.buckets.lock().insert(tenant.clone(), found);
             if is_taken {
                 return Ok(TakeResult::Granted(granted));
             }
-            // Other processes took from it meanwhile. The refusal shows the current level.
+            // Other processes have changed the bucket. The refused write returns the bucket's current level.
             (seen, wanted) = (found, granted);
         }
         Err(StoreError::Overloaded)
@@ -159,11 +159,11 @@ impl ConfigStore for Table {
 }
 
 impl Table {
-    /// Replaces the bucket `seen` of a tenant by `left`, unless another process changed it. Returns the stored
-    /// bucket, and true if this call changed it.
+    /// Takes from a tenant's bucket: changes it from `seen` to `left`. Returns the stored bucket, and true if
+    /// this call changed it.
     ///
-    /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent
-    /// processes then do not conflict.
+    /// If `seen` is not full, the update adds the difference to `full_at` and checks only that the bucket has
+    /// enough tokens. Concurrent processes then do not conflict.
     async fn take_from(
         &self,
         tenant: &Tenant,

@@ -1,8 +1,8 @@
 //! The master key of an AWS installation: 32 bytes in the table, encrypted by a key of AWS KMS.
 //!
-//! The first process that needs the key has KMS generate it. Every process has KMS decrypt it once, at its
-//! first use, and keeps it in memory. KMS records each decryption in `CloudTrail`. A process that loses the
-//! permission cannot decrypt after its next start.
+//! The first process that needs the key asks KMS to generate the key. Each process asks KMS once to decrypt
+//! the key, at the first use, and then keeps the key in memory. KMS records each decryption in `CloudTrail`.
+//! A process that loses the permission can use the key until it is restarted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use crate::item::{Item, at};
 use crate::keys;
 use crate::table::{Table, WriteOutcome};
 
-/// Encryption context. KMS decrypts only with the same context. It does not contain the table's name, since a
-/// restored table has another.
+/// Encryption context. KMS decrypts only with the same context. The context does not contain the table's
+/// name, since a restored table has another name.
 const PURPOSE: (&str, &str) = ("nobat", "secrets");
 /// Attribute that contains the encrypted key.
 const WRAPPED: &str = "wrapped";
@@ -39,8 +39,8 @@ pub(crate) struct DataKey {
     failed: Mutex<Option<(Instant, NoVault)>>,
 }
 
-/// Time after a failure during which the key is not requested again. Waiting requests would otherwise retry
-/// one after the other, each for the full time limit of a call.
+/// Time after a failure for which callers get the same error without a new call. Otherwise waiting callers
+/// would call KMS one after the other, each until the timeout.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -83,8 +83,8 @@ impl DataKey {
         Ok(Arc::new(Vault::new(MasterKey::new(bytes), Vec::new())))
     }
 
-    /// Generates a key and writes it to the table, encrypted. Returns the key that another process has
-    /// written in the meantime, if any.
+    /// Generates a key and stores it, encrypted. If another process was faster, returns the key that the
+    /// other process stored.
     async fn make(&self) -> Result<Blob, StoreError> {
         let request =
             self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);

@@ -13,7 +13,7 @@ use crate::keys;
 use crate::table::Table;
 
 impl Table {
-    /// Returns tasks whose sweep time has come, without their separate bodies.
+    /// Returns tasks whose sweep time has come, without the payloads and results that are in overflow items.
     ///
     /// The index may lag behind the table, so the tasks are read from the table before they are returned.
     pub(crate) async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
@@ -75,11 +75,12 @@ impl Table {
     }
 }
 
-/// Skips an item that cannot be read, so that it does not block the others.
+/// Returns the task of an item, or `None` if the item cannot be read. So an unreadable item does not block
+/// the other tasks.
 fn readable(item: &Item) -> Option<Task> {
     let read = item::read(item);
     if let Err(error) = &read {
-        tracing::error!(%error, key = item.get("PK").and_then(|key| key.as_s().ok()), "an item of the table cannot be read; it is skipped");
+        tracing::error!(%error, key = item.get("PK").and_then(|key| key.as_s().ok()), "the item of a task cannot be read; the sweeper skips the task");
     }
     read.ok().map(|read| read.task)
 }

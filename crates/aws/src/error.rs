@@ -1,4 +1,4 @@
-//! Maps errors of the table and the queue to errors of the ports.
+//! Maps errors of the table and the message queue to errors of the ports.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use nobat_core::ports::StoreError;
 
-/// An attribute does not have the format of this version.
+/// Attribute whose format this version of nobat cannot read.
 #[derive(Debug, thiserror::Error)]
 #[error("attribute {0} cannot be read")]
 pub(crate) struct Unreadable(pub(crate) &'static str);
@@ -37,7 +37,7 @@ const THROTTLES: [&str; 8] = [
 ];
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
-/// Returns the error of a call whose retries by the SDK are exhausted.
+/// Returns the error of a failed call, after the SDK's last try.
 pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     if error.code().is_some_and(|code| THROTTLES.contains(&code)) {
         return StoreError::Overloaded;
@@ -45,9 +45,10 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
     StoreError::Unavailable(causes(&error))
 }
 
-/// Returns the error of a write whose retries by the SDK are exhausted. An earlier try may have succeeded
-/// without a response, even if the last was throttled. So it is never reported as overload, which would mean
-/// that nothing was written.
+/// Returns the error of a failed write, after the SDK's last try.
+///
+/// Never returns [`StoreError::Overloaded`], which promises that nothing was written. An earlier try may have
+/// written, and its response may be lost.
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     StoreError::Unavailable(causes(&error))

@@ -11,8 +11,8 @@ use crate::store::new_op;
 use crate::table::{Table, WriteOutcome};
 
 impl Table {
-    /// Inserts tasks with one conditional write or one transaction. Deduplication relies on the condition
-    /// alone: no task may exist under the same id.
+    /// Inserts tasks with one conditional write or one transaction. The condition that no task has the same
+    /// id prevents duplicates.
     pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let own = new_op();
@@ -44,25 +44,25 @@ impl Table {
         if self.transact(writes, own).await?.is_ok() {
             return Ok(None);
         }
-        // The refusal names only some of them. All existing items are read, since another batch with the same
-        // key may have inserted the same tasks.
+        // The refusal contains only some of the existing items. Reads all, since another batch with the same
+        // idempotency key may have inserted the same tasks.
         let found = self.read_many(tasks.iter().map(|task| item::key(&task.key()).into()).collect()).await?;
-        // This transaction has written them, and its response was lost.
+        // An earlier try of this transaction made the writes, and its response was lost.
         if found.iter().any(|found| op(found) == Some(own)) {
             return Ok(None);
         }
         Ok(Some(found))
     }
 
-    /// Returns the condition that no task exists under this id, or only one that ended before the retention.
+    /// Returns the condition that no task has this id, or only a task whose retention has passed.
     fn absent(&self, now: Timestamp) -> Expression {
         Expression::default()
             .when("attribute_not_exists(#PK) OR #ended_at <= :kept")
             .value("kept", moment(now - self.retention))
     }
 
-    /// Returns the existing tasks. Sets the expiry of payloads that were written for tasks that were not
-    /// inserted.
+    /// Returns the existing tasks. Sets the expiry of payloads that this insertion wrote and no task refers
+    /// to.
     async fn existing(
         &self,
         tasks: &[Task],

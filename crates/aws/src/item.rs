@@ -1,4 +1,5 @@
-//! A task as a DynamoDB item. Attributes for `DynamoDB` and for human readers, compact text for the rest.
+//! A task as a DynamoDB item. Fields that conditions, indexes or operators need are attributes. All other
+//! fields are compact texts.
 //!
 //! Default values are left out: an item of up to 1,024 bytes costs one write unit, a longer one two.
 
@@ -35,11 +36,11 @@ pub(crate) type Key = [(String, AttributeValue); 2];
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const ONE_UNIT: usize = 1_024;
 
-/// Typical maximum size of the attributes that change, in bytes. An inline payload leaves this much free, so
-/// that a claim and an end cost one write unit too.
+/// Typical maximum size of the attributes that change, in bytes. A payload in the task's item leaves this
+/// much free, so that a claim and an end cost one write unit each.
 const CHANGING: usize = 200;
 
-/// Attributes to set, or to remove if `None`.
+/// Attributes of an update. `None` removes an attribute.
 pub(crate) struct Attributes(pub(crate) Vec<(&'static str, Option<AttributeValue>)>);
 
 impl Attributes {
@@ -49,20 +50,20 @@ impl Attributes {
     }
 }
 
-/// A separate body.
+/// Reference to an overflow item, which contains a payload or a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OverflowRef {
-    /// Sort key of the body.
+    /// Sort key of the overflow item.
     pub(crate) key: String,
 }
 
-/// A task as read, with references to its separate bodies.
+/// A task as read, with references to its overflow items.
 pub(crate) struct Read {
-    /// The task. A separate body is `null`.
+    /// The task. A payload in an overflow item is `null`, a result is absent.
     pub(crate) task: Task,
-    /// The payload, if it is separate.
+    /// The payload, if it is in an overflow item.
     pub(crate) payload: Option<OverflowRef>,
-    /// The result, if it is separate.
+    /// The result, if it is in an overflow item.
     pub(crate) result: Option<OverflowRef>,
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn at(partition: impl Into<String>, sort: impl Into<String>) -> Key {
     [("PK".to_owned(), text(partition)), ("SK".to_owned(), text(sort))]
 }
 
-/// Returns the item of a new task. Its separate bodies must already be written.
+/// Returns the item of a new task. Its overflow items must already be written.
 pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
     let mut item = fixed(task, payload_apart(task).as_ref());
     item.extend(changing(task, op).into_item());
@@ -108,7 +109,7 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 
 /// Returns the reference to the payload if it is too long for the task's item.
 ///
-/// It depends only on fields that never change, so the result is the same at any time.
+/// The result depends only on fields that never change, so it is always the same for one task.
 pub(crate) fn payload_apart(task: &Task) -> Option<OverflowRef> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
     is_long.then(|| OverflowRef {
@@ -125,7 +126,7 @@ pub(crate) fn result_apart(task: &Task) -> Option<OverflowRef> {
     (rest + result.get().len() > ONE_UNIT).then(|| OverflowRef { key: keys::result(task.token) })
 }
 
-/// Placeholder with the length of an operation's id.
+/// Placeholder with the length of an `op`, to calculate the size of an item.
 const OP_OF_ITS_LENGTH: &str = "0000000000000000";
 
 /// Additional size of an ended task, for `expires_at` and the name of `result`, in bytes.
@@ -189,7 +190,8 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
     ])
 }
 
-/// Returns the text of attribute `status`. A due task keeps its text: `queued` exists only in the API.
+/// Returns the text of attribute `status`. The table has no `queued`: the API shows it for waiting tasks that
+/// are due.
 pub(crate) fn word(state: &State) -> &'static str {
     match state {
         State::Waiting(Waiting::Scheduled) => "scheduled",
@@ -242,7 +244,7 @@ pub(crate) fn sweep_at(item: &Item) -> Option<Timestamp> {
     Reader(item).optional_moment("sweep_at").ok().flatten()
 }
 
-/// Returns the id of the write that the item is from.
+/// Returns the id of the last write with an id to the item.
 pub(crate) fn op(item: &Item) -> Option<&str> {
     Reader(item).optional_text("op").ok().flatten()
 }
@@ -315,8 +317,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the size of an item by `DynamoDB`'s rules: names and values in UTF-8, and half a byte per digit
-/// plus one for a number.
+/// Returns the size of an item by `DynamoDB`'s rules: UTF-8 bytes of names and texts. A number takes one byte
+/// for two digits, plus one.
 pub(crate) fn size(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),

@@ -1,4 +1,4 @@
-//! Keys of the table, and the times at which the sweeper must look at tasks.
+//! Keys of the table's items, and sweep times: the times at which the sweeper must check tasks.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use nobat_core::types::time::Timestamp;
 /// Sort key of a task's own item.
 pub(crate) const TASK: &str = "task";
 
-/// Index of tasks for the sweeper, and of failed tasks.
+/// Index of the tasks that have not ended, by sweep time, and of failed tasks.
 pub(crate) const SWEEP: &str = "sweep";
 
-/// Index of all tasks, by creation.
+/// Index of all tasks, by creation time.
 pub(crate) const RECENT: &str = "recent";
 
 /// Number of partitions of each index. One partition of an index takes about 1,000 writes per second.
 pub(crate) const SHARDS: u8 = 16;
 
-/// Maximum delay of a message, the limit of `DelaySeconds` in Amazon SQS. The sweeper sends hints that are
-/// due later.
+/// Maximum delay of a message, the limit of `DelaySeconds` in Amazon SQS. The sweeper sends the hints of
+/// tasks that are due later.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
-/// Time before a task is due at which the sweeper sends its hint. Also the time after that at which it checks
-/// if the hint arrived.
+/// Margin around a task's due time. The sweeper sends a hint that was not sent this long before the due time.
+/// It checks a task whose hint was sent this long after the due time.
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// Returns the partition key of all items of a task.
@@ -43,8 +43,8 @@ pub(crate) fn partitions(tenant: &Tenant) -> String {
 /// Partition key of the records of the whole installation.
 pub(crate) const RECORDS: &str = "C#";
 
-/// Returns the partition key of a tenant's records, or of the installation's. Names of tenants are never
-/// empty.
+/// Returns the partition key of a tenant's records, or of the installation's. The keys differ, since names of
+/// tenants are never empty.
 pub(crate) fn records(tenant: Option<&Tenant>) -> String {
     format!("{RECORDS}{}", tenant.map_or("", Tenant::as_str))
 }
@@ -60,8 +60,8 @@ pub(crate) fn record(name: &RecordName) -> String {
     format!("{}#{}", name.kind.as_str(), name.name)
 }
 
-/// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters
-/// below `-`.
+/// Returns the range of sort keys of the records of one kind after a name. `!` sorts before all characters of
+/// a name, and `$` directly after `#`.
 pub(crate) fn records_after(kind: RecordKind, after: Option<&Name>) -> (String, String) {
     let kind = kind.as_str();
     (after.map_or_else(|| format!("{kind}#"), |after| format!("{kind}#{after}!")), format!("{kind}$"))
@@ -77,15 +77,15 @@ pub(crate) fn entry(entry: &Entry) -> String {
     format!("{}#{:016x}", moment(entry.at), entry.mark)
 }
 
-/// Returns the partition key of a tenant's limiters and of its bucket of requests.
+/// Returns the partition key of a tenant's limiters and of its token bucket.
 pub(crate) fn limiter(tenant: &Tenant) -> String {
     format!("F#{tenant}")
 }
 
-/// Sort key of a tenant's bucket of requests.
+/// Sort key of a tenant's token bucket.
 pub(crate) const REQUESTS: &str = "requests";
 
-/// Returns the sort key of a limiter, in the same partition.
+/// Returns the sort key of a limiter, in the partition [`limiter`].
 pub(crate) fn limiter_sort_key(of: &LimitScope) -> String {
     format!("limiter#{of}")
 }
@@ -96,21 +96,22 @@ pub(crate) fn name(partition: &str) -> Option<TaskKey> {
     Some(TaskKey { tenant: Tenant::new(tenant).ok()?, id: id.parse().ok()? })
 }
 
-/// Returns the sort key of a separate payload: the time its task was accepted, and its SHA-256 in hex.
+/// Returns the sort key of a payload's overflow item: the creation time of the task, and the payload's
+/// SHA-256 in hex.
 ///
-/// The time makes the key unique to the task. The id alone does not: an idempotency key can be used again
-/// after its task was deleted.
+/// The time distinguishes tasks with the same id: a client can use an idempotency key again after its task
+/// was deleted.
 pub(crate) fn payload(created_at: Timestamp, sha256: &str) -> String {
     format!("payload#{}#{sha256}", created_at.millis())
 }
 
-/// Returns the sort key of a separate result, with the fencing token of its attempt.
+/// Returns the sort key of a result's overflow item, with the fencing token of the attempt.
 pub(crate) fn result(token: u64) -> String {
     format!("result#{token}")
 }
 
-/// Returns the shard, from the last four bits. They are random in ids made from a time, and part of a digest
-/// in ids made from a key.
+/// Returns the shard (number of an index partition) of a task: the last four bits of its id, which are random
+/// or part of a hash.
 fn shard(id: TaskId) -> u8 {
     id.to_bytes()[15] % SHARDS
 }
@@ -125,8 +126,8 @@ pub(crate) fn recent_of(task: &Task) -> String {
     recent(&task.tenant, shard(task.id))
 }
 
-/// Returns the sort key of a task in [`RECENT`]: creation time, id, queue and kind. Lists filter by the last
-/// two.
+/// Returns the sort key of a task in [`RECENT`]: creation time, id, queue and kind. Lists filter by queue and
+/// kind.
 pub(crate) fn place(task: &Task) -> String {
     format!("{}#{}#{}", position(task.created_at, task.id), task.queue, task.kind)
 }
@@ -181,7 +182,7 @@ pub(crate) enum SweepIndex {
 /// Returns the effect on [`SWEEP`] of writing a task in this state.
 pub(crate) fn sweep(task: &Task, now: Timestamp) -> SweepIndex {
     match &task.state {
-        // A claim leaves the sweep time unchanged: most tasks end before it is reached.
+        // A claim leaves the entry unchanged, which saves a write: most tasks end before their sweep time.
         State::Running(_) => SweepIndex::Left,
         State::Waiting(_) => SweepIndex::At(due(shard(task.id)), mark(task, now)),
         State::Ended(ended) if ended.end == Outcome::Failed => {
@@ -191,12 +192,15 @@ pub(crate) fn sweep(task: &Task, now: Timestamp) -> SweepIndex {
     }
 }
 
-/// Returns the latest sweep time of a task with that lease, so that a worker's death is noticed soon.
+/// Returns the latest permitted sweep time of a task with this lease. A later sweep time would delay the
+/// retry after a worker's death.
 pub(crate) fn mark_of_a_lease(until: Timestamp) -> Timestamp {
     until + MARGIN
 }
 
-/// Returns the sweep time of a waiting task: after its hint should have arrived, or in time to send one.
+/// Returns the sweep time of a waiting task. If the hint was sent, this is [`MARGIN`] after the due time.
+/// Otherwise it is [`MARGIN`] before the due time, and the sweeper then sends the hint. An earlier deadline
+/// replaces this time.
 fn mark(task: &Task, now: Timestamp) -> Timestamp {
     let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
     let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };

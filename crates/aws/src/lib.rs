@@ -1,9 +1,9 @@
-//! The AWS backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
+//! The AWS backend: tasks in one `DynamoDB` table, hints in one message queue of Amazon SQS.
 //!
-//! A task is one item. The queue carries messages that say "this task may be due". A lost message costs only
-//! time: the sweeper finds tasks by their sweep time in the index `sweep`. Every write has a condition and an
-//! id of its own, so that a retry recognizes a write whose response was lost. No other crate uses types of
-//! the AWS SDK.
+//! A task is one item. The message queue carries hints that say "this task may be due". A lost hint costs
+//! only time: the sweeper finds tasks by their sweep time in the index `sweep`. Writes that must not be
+//! repeated carry a random id. If the first try was made and its response was lost, the second try finds this
+//! id in the item. No other crate uses types of the AWS SDK.
 
 mod client;
 mod config_store;
@@ -21,7 +21,6 @@ mod list_turns;
 pub mod meter;
 mod overflow;
 mod queue;
-mod rate_buckets;
 mod store;
 mod table;
 
@@ -30,23 +29,24 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use nobat_core::collections::recent::Recent;
 use nobat_core::secrets::vault::VaultSource;
 use nobat_core::service::backend::Backend;
 use nobat_core::types::sha256::sha256;
+use parking_lot::Mutex;
 
 use crate::data_key::DataKey;
 use crate::list_turns::ListTurns;
 use crate::meter::Meter;
 use crate::queue::Sqs;
-use crate::rate_buckets::Buckets;
-use crate::table::Table;
+use crate::table::{MAX_BUCKETS, Table};
 
-/// Names of the table and the queue. The SDK reads everything else from its own variables.
+/// Names of the table and the message queue. The SDK reads everything else from its own variables.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Name of the table.
     pub table: String,
-    /// URL of the queue.
+    /// URL of the message queue.
     pub queue_url: String,
     /// Retention of ended tasks.
     pub retention: Duration,
@@ -57,11 +57,11 @@ pub struct Settings {
 #[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
 pub struct NoRegion;
 
-/// Interval at which the waiting tasks of a tenant with a limit are counted. A count reads the index of all
-/// waiting tasks.
+/// Time between two counts of the pending tasks of a tenant with a quota. A count reads the index entries of
+/// all tenants.
 pub const RECOUNT: Duration = Duration::from_secs(30);
 
-/// Creates a backend for a table and a queue. Makes no calls.
+/// Creates a backend for a table and a message queue. Makes no calls.
 pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
     let config = client::config().await;
     if config.region().is_none() {
@@ -70,7 +70,8 @@ pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
     Ok(backend(settings, client::clients(&config, None)))
 }
 
-/// Creates a backend for an AWS emulator at that URL, whatever the variables say.
+/// Creates a backend for an AWS emulator. `url` and test credentials replace the settings from the
+/// environment.
 pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, None))
 }
@@ -80,7 +81,8 @@ pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Me
     backend(settings, client::clients(&client::emulated(url).await, Some(meter)))
 }
 
-/// Creates a vault whose key is in that table, encrypted by that KMS key (id or ARN). Makes no calls.
+/// Creates a vault whose master key is in the table, encrypted by the KMS key `kms_key` (id or ARN). Makes no
+/// calls.
 pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, NoRegion> {
     let config = client::config().await;
     if config.region().is_none() {
@@ -89,19 +91,19 @@ pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, N
     Ok(data_key(table, kms_key, &config))
 }
 
-/// Creates a vault for an AWS emulator at that URL, whatever the variables say.
+/// Creates a vault for an AWS emulator. `url` and test credentials replace the settings from the environment.
 pub async fn vault_of_emulator(table: &str, kms_key: &str, url: &str) -> Arc<dyn VaultSource> {
     data_key(table, kms_key, &client::emulated(url).await)
 }
 
 fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSource> {
     let (dynamodb, _) = client::clients(config, None);
-    // The records that it reads never expire.
+    // The vault does not use the retention: the record of the master key never expires.
     let table = Table {
         client: dynamodb,
         name: table.to_owned(),
         retention: Duration::MAX,
-        buckets: Buckets::default(),
+        buckets: Mutex::new(Recent::new(MAX_BUCKETS)),
         write_proved_at: AtomicI64::new(0),
         list_turns: ListTurns::default(),
     };
@@ -113,7 +115,7 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
         client: dynamodb,
         name: settings.table.clone(),
         retention: settings.retention,
-        buckets: Buckets::default(),
+        buckets: Mutex::new(Recent::new(MAX_BUCKETS)),
         write_proved_at: AtomicI64::new(0),
         list_turns: ListTurns::default(),
     });

@@ -1,4 +1,4 @@
-//! Limiter states: one item each, in the same partition as the tenant's bucket of requests.
+//! Limiter states: one item each, in the same partition as the tenant's token bucket.
 
 use async_trait::async_trait;
 use nobat_core::limits::{LimiterKey, LimiterState};

@@ -14,19 +14,20 @@ use crate::item::{self, Item, text};
 use crate::keys::{self, IndexKey};
 use crate::table::Table;
 
-/// Number of keys read at a time while a filtered page is filled.
+/// Number of index keys that a page with filters reads at a time.
 const READ_AT_ONCE: usize = 100;
-/// Number of keys in the first query of a partition. A page of the usual size is spread over all partitions.
+/// Number of keys in the first query of an index partition. All 16 partitions together return enough keys for
+/// most pages.
 const FIRST_KEYS: usize = 16;
-/// Number of keys in each further query of a partition.
+/// Number of keys in each further query of an index partition.
 const MORE_KEYS: usize = 125;
 
-/// One partition of the index, as far as it has been read.
+/// Read position in one partition of the index.
 struct Shard {
     number: u8,
-    /// The next keys.
+    /// Keys that were read but not used yet.
     keys: VecDeque<Item>,
-    /// Key to continue after.
+    /// Key after which the next query starts.
     after: Option<Item>,
     /// True if the partition was read to its end.
     is_done: bool,
@@ -114,7 +115,8 @@ impl Table {
         Ok(())
     }
 
-    /// Returns the tasks for these keys, in order. Tasks that the keys alone rule out are not read.
+    /// Returns the tasks of these index keys, in order. A task whose queue or kind does not match is not read
+    /// and gives `None`.
     async fn read_listed(
         &self,
         places: &[String],
@@ -144,7 +146,7 @@ impl IndexKey<'_> {
     }
 }
 
-/// Returns true if more tasks may have to be read than are returned.
+/// Returns true if the query has filters, so that it can read more tasks than it returns.
 fn is_filtered(query: &ListQuery) -> bool {
     query.status.is_some() || query.queue.is_some() || query.kind.is_some()
 }
@@ -154,11 +156,11 @@ fn passes(place: &IndexKey<'_>, query: &ListQuery) -> bool {
         && query.kind.as_ref().is_none_or(|kind| kind.as_str() == place.kind)
 }
 
-/// Returns the range of places to read, inclusive. A place begins with its position, so the end is before all
-/// places with the end's position.
+/// Returns the range of index keys to read, both ends included. The end is a position, and an index key is
+/// longer than the position with which it begins. So the key at the end's position is outside the range.
 fn bounds(query: &ListQuery) -> (String, String) {
     let from = query.created_after.map_or_else(String::new, keys::moment);
-    // A tilde sorts after every character of a place.
+    // A tilde sorts after every character of an index key.
     let before = query.created_before.map_or_else(|| "~".to_owned(), keys::moment);
     let after = query.after.as_ref().map_or_else(|| "~".to_owned(), |position| position.0.clone());
     (if from.is_empty() { "0".to_owned() } else { from }, before.min(after))

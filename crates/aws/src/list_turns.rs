@@ -1,5 +1,5 @@
-//! Limits on the parallel lists of each tenant, so that one tenant's lists do not use up the table's capacity
-//! and the connections.
+//! Limits on the list requests that run in parallel for each tenant. Without these limits, one tenant could
+//! use up the table's capacity and the connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,19 +12,20 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Maximum number of lists that one process reads for one tenant in parallel. Each makes up to sixteen
-/// parallel queries.
+/// Maximum number of list requests that one process runs for one tenant in parallel. Each list request makes
+/// up to 16 parallel queries.
 const AT_ONCE: usize = 4;
-/// Maximum number of waiting lists of all tenants.
+/// Maximum number of waiting list requests of all tenants.
 const MAX_WAITING: usize = 4_096;
-/// Maximum number of waiting lists of one tenant.
+/// Maximum number of waiting list requests of one tenant.
 const MAX_OF_TENANT: usize = 1_024;
-/// Maximum wait for a turn. Longer waits end with [`StoreError::Overloaded`].
+/// Maximum time for which a list request waits. A longer wait ends with [`StoreError::Overloaded`].
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Maximum number of known tenants. A tenant that is forgotten while its lists wait can exceed [`AT_ONCE`].
+/// Maximum number of tenants in memory. A tenant that is dropped while its list requests wait can exceed
+/// [`AT_ONCE`].
 const MAX_TENANTS: usize = 10_000;
 
-/// List requests of each tenant that run or wait for their turn.
+/// List requests of each tenant that run or wait.
 pub(crate) struct ListTurns {
     tenants: Mutex<Recent<Tenant, Arc<OfTenant>>>,
     waiting: AtomicUsize,
@@ -47,7 +48,8 @@ impl Default for ListTurns {
 }
 
 impl ListTurns {
-    /// Waits for a turn of that tenant. The turn lasts until the permit is dropped.
+    /// Waits until the tenant may run another list request. The request counts as running until the permit is
+    /// dropped.
     pub(crate) async fn turn(&self, tenant: &Tenant) -> Result<OwnedSemaphorePermit, StoreError> {
         let of_tenant = self.of_tenant(tenant);
         let turns = Arc::clone(&of_tenant.turns);
@@ -63,14 +65,13 @@ impl ListTurns {
         }
     }
 
-    /// Returns the load of the queue.
+    /// Returns the number and the limits of the waiting list requests.
     pub(crate) fn load(&self) -> QueueLoad {
         let (length, refused) = (self.waiting.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         QueueLoad { name: "list", length, limit: MAX_WAITING, tenant_limit: MAX_OF_TENANT, refused }
     }
 
     fn of_tenant(&self, tenant: &Tenant) -> Arc<OfTenant> {
-        // No code leaves inconsistent data behind under the lock, so a poisoned lock is safe to use.
         let mut tenants = self.tenants.lock();
         if let Some(known) = tenants.get(tenant) {
             return Arc::clone(known);
@@ -87,13 +88,13 @@ impl ListTurns {
     }
 }
 
-/// A place in the queue. Dropping it frees the place.
+/// One list request in the count of waiting requests. Dropping this value lowers the count.
 struct WaitingCount<'a>(&'a AtomicUsize);
 
 impl<'a> WaitingCount<'a> {
     fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let place = Self(waiting);
-        // If there is no room, dropping `place` frees it.
+        // If the limit is reached, dropping `place` lowers the count again.
         (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }

@@ -1,9 +1,8 @@
 //! Counts the cost of a backend's calls. Only tests and the cost table use it.
 //!
-//! It sees what the SDK sees: each try of each operation, and its response. The consumption of some tries is
-//! unknown: those without a response, those with an error other than a failed condition, and canceled
-//! transactions. They are counted as [`Usage::unknown`]. Calls of other services are not counted, such as
-//! Lambda's own receives and deletes.
+//! The meter counts each try of each operation by the SDK. The consumption is unknown for tries without a
+//! response, for errors other than a failed condition, and for canceled transactions. Such tries are counted
+//! as [`Usage::unknown`]. Calls that AWS makes itself are not counted, such as Lambda's receives and deletes.
 
 mod capacity;
 
@@ -76,7 +75,8 @@ impl Intercept for Meter {
         "Meter"
     }
 
-    /// The request is still typed here. Keeps the fields that the cost of the response depends on.
+    /// Stores the fields of the request that determine its cost. Later steps have only the serialized
+    /// request.
     fn modify_before_serialization(
         &self,
         call: &mut Beginning<'_>,
@@ -89,7 +89,7 @@ impl Intercept for Meter {
         Ok(())
     }
 
-    /// Called for every try. Its consumption is unknown until the response arrives.
+    /// Counts a try. Its consumption is unknown until the response arrives.
     fn read_before_transmit(
         &self,
         _: &Sending<'_>,

@@ -1,8 +1,8 @@
-//! Payloads and results that are too long for their task's item. They are separate items, written before the
-//! task that names them.
+//! Overflow items: payloads and results that are too long for their task's item. An overflow item is written
+//! before the task that refers to it.
 //!
-//! A status update then costs one write unit, whatever the payload's size. A body can be left behind. After a
-//! refused write it is deleted a day later. If the process dies between two writes, the body stays.
+//! A status update then costs one write unit for a payload of any size. If the task's write is refused, its
+//! new payload expires a day later. If the process dies between the two writes, the overflow item stays.
 
 use std::time::Duration;
 
@@ -16,21 +16,22 @@ use crate::expression::Expression;
 use crate::item::{Item, OverflowRef, Read, expiry, key_of, number, payload_apart, text};
 use crate::table::Table;
 
-/// Additional retention of a body beyond its task's, so that it exists as long as the task is visible.
+/// Time for which an overflow item is kept longer than its task, so that a visible task has its payload and
+/// result.
 const LONGER: Duration = Duration::from_hours(7 * 24);
 
-/// Retention of a body that no task names.
+/// Retention of an overflow item that no task refers to.
 const ORPHAN: Duration = Duration::from_hours(24);
 
 impl Table {
-    /// Returns the task with its separate bodies.
+    /// Returns the task with its payload and result from overflow items.
     pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
         let mut task = read.task;
         if let Some(payload) = read.payload {
-            // Without the payload, the handler refuses `null`, which ends the task. An error here would keep
-            // the task from ever ending.
+            // A handler usually refuses `null`, which ends the task. An error here would prevent the task
+            // from ever ending.
             task.payload = self.read_body(&task.key(), &payload).await?.unwrap_or_else(|| {
-                tracing::error!(task = %task.id, "an overflow payload is missing; the handler gets null");
+                tracing::error!(task = %task.id, "the payload of a task is missing from the table; the handler gets null");
                 Json::null()
             });
         }
@@ -47,14 +48,14 @@ impl Table {
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
 
-    /// Writes a task's payload if it is separate.
+    /// Writes a task's payload if it needs an overflow item.
     pub(crate) async fn write_payload(&self, task: &Task) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         self.put(body(&task.key(), &apart, &task.payload), absent).await.map(drop)
     }
 
-    /// Writes a separate result. It expires after its task.
+    /// Writes the overflow item of a result. It expires after its task.
     pub(crate) async fn write_result(
         &self,
         name: &TaskKey,

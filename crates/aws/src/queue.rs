@@ -15,7 +15,7 @@ use crate::error::failed;
 use crate::hint;
 use crate::keys::LONGEST_DELAY;
 
-/// One queue with its client.
+/// One message queue of SQS, with its client.
 pub(crate) struct Sqs {
     pub(crate) client: Client,
     pub(crate) url: String,
@@ -25,8 +25,8 @@ pub(crate) struct Sqs {
 const BATCH: usize = 10;
 /// Maximum number of parallel calls.
 const MAX_IN_FLIGHT: usize = 8;
-/// Maximum duration of sending. The submission of a task waits for it. The sweeper sends the hints that were
-/// not sent.
+/// Maximum duration of sending, since the submission of a task waits for it. The sweeper later sends the
+/// hints that were not sent.
 const SEND: Duration = Duration::from_secs(2);
 /// Maximum time that a receive waits for messages, the limit of SQS.
 const WAIT: Duration = Duration::from_secs(20);
@@ -55,8 +55,9 @@ impl Queue for Sqs {
         Ok(messages.into_iter().filter_map(delivery).collect())
     }
 
-    /// Deletes acknowledged messages. Returned ones become visible again after their visibility timeout. An
-    /// earlier return would use up their receives while the store is unavailable.
+    /// Deletes acknowledged messages. Makes no call for returned messages: they become visible again after
+    /// their visibility timeout. If they became visible at once while the store is unavailable, repeated
+    /// receives would move them to the dead-letter queue.
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
         let settled =
             settlements.into_iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge);
@@ -82,8 +83,8 @@ impl Sqs {
         let entries = hints.iter().enumerate().map(|(place, hint)| {
             let entry =
                 SendMessageBatchRequestEntry::builder().id(place.to_string()).message_body(hint::write(hint));
-            // Makes a standard queue a fair one: it delivers the messages of quiet groups before the backlog
-            // of a busy one.
+            // The group makes the message queue fair: SQS delivers messages of other tenants before the
+            // backlog of a busy tenant.
             // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
             entry.message_group_id(hint.name.tenant.as_str()).delay_seconds(whole_seconds(hint.delay)).build()
         });
@@ -117,23 +118,25 @@ impl Sqs {
     }
 }
 
-/// A batch call succeeds even if some of its messages failed.
+/// Returns an error if a message failed. The batch call itself succeeds even then.
 fn all_done(failure: Option<&str>) -> Result<(), StoreError> {
-    failure.map_or(Ok(()), |code| Err(StoreError::Unavailable(format!("a part of a batch failed: {code}"))))
+    failure.map_or(Ok(()), |code| {
+        Err(StoreError::Unavailable(format!("SQS refused a message of a batch: {code}")))
+    })
 }
 
-/// Rounds up, since a hint that arrives too early is useless.
+/// Returns the delay in whole seconds, rounded up: a hint that arrives too early is useless.
 fn whole_seconds(delay: Duration) -> i32 {
     i32::try_from(delay.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
 }
 
-/// Returns `None` for a message that names no task. After several receives SQS moves it to the dead-letter
-/// queue, where an operator sees it.
+/// Returns `None` for a message that names no task. After several receives SQS moves such a message to the
+/// dead-letter queue, where an operator sees it.
 fn delivery(message: Message) -> Option<Delivery> {
     let Ok((name, _)) = hint::read(message.body.as_deref().unwrap_or_default()) else {
         tracing::error!(
             message = message.message_id,
-            "a message names no task; SQS moves it to its dead-letter queue after the maximum number of receives"
+            "a received message names no task; SQS moves the message to the dead-letter queue after the maximum number of receives"
         );
         return None;
     };

@@ -34,8 +34,8 @@ impl TaskStore for Table {
         if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
     }
 
-    /// Claims a task in one conditional write. The condition states the claim rule of `lifecycle::transition`
-    /// again; the conformance suite compares the two.
+    /// Claims a task in one conditional write. The condition repeats the claim rule of
+    /// `lifecycle::transition`. The conformance suite checks that the condition and the rule agree.
     async fn claim(
         &self,
         name: &TaskKey,
@@ -90,8 +90,8 @@ impl TaskStore for Table {
         if matches!(change.task.state, State::Ended(_))
             && let Err(error) = self.end_payload(&change.task, now).await
         {
-            // The payload then stays in the table. This has no other effect.
-            tracing::warn!(task = %change.task.id, %error, "the expiry of an overflow payload was not set; the payload stays in the table");
+            // If the expiry is not set, the payload stays in the table. This has no other effect.
+            tracing::warn!(task = %change.task.id, %error, "the expiry of a payload was not set; the payload stays in the table after its task is deleted");
         }
         Ok(CommitResult::Done(Box::new(change.task)))
     }
@@ -109,7 +109,7 @@ impl TaskStore for Table {
             .when("#token = :token AND #status = :running")
             .value("token", number(token))
             .value("running", text("running"));
-        // A repeated renewal does no harm, so it needs no id.
+        // A repeated heartbeat does no harm, so it needs no id.
         match self.update(item::key(name), beat, None).await? {
             WriteOutcome::Refused(_) => Ok(Heartbeat::Lost),
             WriteOutcome::Done(item) if item.contains_key("cancel") => {
@@ -124,7 +124,7 @@ impl TaskStore for Table {
         Table::list(self, query, now).await
     }
 
-    /// Counts through the index of all waiting tasks, whatever their tenant. Call it rarely.
+    /// Reads the index entries of all tenants, so callers must call this function rarely.
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         Table::waiting(self, tenant, at_most).await
     }
@@ -146,7 +146,7 @@ impl TaskStore for Table {
         Ok(0)
     }
 
-    /// Never resolves: there are no notifications of other processes' writes.
+    /// Never resolves: the table does not report writes.
     async fn changed(&self, _name: &TaskKey) {
         std::future::pending::<()>().await;
     }
@@ -161,13 +161,13 @@ impl TaskStore for Table {
 }
 
 impl Table {
-    /// Returns true if the task is within its retention. TTL can be days late; until then, expired tasks are
-    /// hidden.
+    /// Returns true if the task is within its retention. TTL deletes expired tasks up to days late, so reads
+    /// hide them.
     pub(crate) fn is_kept(&self, task: &Task, now: Timestamp) -> bool {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
 
-    /// Returns the task with its payload, after its lease was written.
+    /// Returns a claimed task with its payload. If the payload cannot be read, gives the claim back.
     async fn granted(&self, item: &Item, until: Timestamp, now: Timestamp) -> Result<Task, StoreError> {
         let read = item::read(item)?;
         let task = read.task.clone();
@@ -183,41 +183,43 @@ impl Table {
         }
     }
 
-    /// Moves a late sweep time forward. Otherwise a worker's death could go unnoticed for up to an hour.
+    /// Sets an earlier sweep time if the present sweep time is late. Otherwise the sweeper could notice a
+    /// worker's death up to an hour late.
     async fn draw_in(&self, item: &Item, task: &Task, until: Timestamp) {
         let latest = keys::mark_of_a_lease(until);
         if item::sweep_at(item).is_some_and(|mark| mark > latest)
             && let Err(error) = self.postpone(task, latest).await
         {
-            tracing::warn!(task = %task.id, %error, "the sweep time of a task was not moved forward; the sweep checks the task later");
+            tracing::warn!(task = %task.id, %error, "an earlier sweep time of a running task was not written; if the worker dies, the task is retried late");
         }
     }
 
-    /// Gives an unusable claim back, so that it costs no attempt. If that fails too, the lease expires.
+    /// Gives back the claim of a task whose payload could not be read, so that the claim costs no attempt. If
+    /// this write fails too, the lease expires.
     async fn release(&self, task: Task, now: Timestamp) {
         let (name, token) = (task.key(), task.token);
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
         let own = new_op();
         if let Err(error) = self.update(item::key(&name), self.change(&change, &own, now), Some(&own)).await {
-            tracing::warn!(task = %name.id, %error, "a claim could not be given back; its lease will expire");
+            tracing::warn!(task = %name.id, %error, "a claim could not be given back; the task runs again after the lease expires");
         }
     }
 
-    /// Returns the reason of a refused claim, by the lifecycle.
+    /// Returns the lifecycle's reason for a refused claim.
     fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         if !self.is_kept(&task, now) {
             return Ok(ClaimResult::Missing);
         }
         match transition(task.clone(), Event::Claim { until }, now) {
             Err(refused) => Ok(ClaimResult::Refused(refused, task)),
-            // Only reached if the condition above and the lifecycle disagree.
+            // Only reached if the condition of `claim` and the lifecycle disagree.
             Ok(_) => {
-                Err(StoreError::Corrupt("a claim was refused although the lifecycle grants it".to_owned()))
+                Err(StoreError::Corrupt("the table refused a claim that the lifecycle allows".to_owned()))
             }
         }
     }
 
-    /// Writes the bodies that the change refers to.
+    /// Writes the overflow items that the change refers to.
     async fn write_bodies(&self, change: &Change, now: Timestamp) -> Result<(), StoreError> {
         if let (Some(apart), Some(result)) = (result_apart(&change.task), &change.task.result) {
             self.write_result(&change.task.key(), &apart, result, now).await?;
@@ -231,7 +233,8 @@ impl Table {
         Ok(())
     }
 
-    /// Returns the update, with the condition that the version is the one that was read.
+    /// Returns the update of the task's item. The update's condition is that the item still has the version
+    /// that was read.
     fn change(&self, change: &Change, own: &str, now: Timestamp) -> Expression {
         let task = &change.task;
         let apart = result_apart(task);
@@ -276,13 +279,14 @@ impl Table {
         }
         match self.transact(writes, own).await? {
             Ok(()) => Ok(true),
-            // This transaction has written them, and its response was lost.
+            // An earlier try of this transaction made the writes, and its response was lost.
             Err(refused) => Ok(refused.iter().any(|found| item::op(found) == Some(own))),
         }
     }
 }
 
-/// Returns true if a generation begins with this write. Its payload was about to expire and must stay.
+/// Returns true if this write is a replay. The payload of the ended task has an expiry, which must be
+/// removed.
 fn is_replay(task: &Task) -> bool {
     matches!(task.state, State::Waiting(Waiting::Scheduled))
         && task.generation > 1

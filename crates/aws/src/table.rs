@@ -14,15 +14,22 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use nobat_core::collections::recent::Recent;
+use nobat_core::limits::token_bucket::TokenBucket;
 use nobat_core::ports::StoreError;
+use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::error::{failed, unsure};
 use crate::expression::Expression;
 use crate::item::{self, Item, Key, moment, op};
 use crate::keys;
 use crate::list_turns::ListTurns;
-use crate::rate_buckets::Buckets;
+
+/// Maximum number of token buckets in memory. A bucket that is no longer in memory is read again at its next
+/// use.
+pub(crate) const MAX_BUCKETS: usize = 10_000;
 
 /// One table with its client.
 pub(crate) struct Table {
@@ -30,8 +37,8 @@ pub(crate) struct Table {
     pub(crate) name: String,
     /// Retention of ended tasks.
     pub(crate) retention: Duration,
-    /// Last known levels of the tenants' buckets of requests.
-    pub(crate) buckets: Buckets,
+    /// Token buckets of tenants, as this process last read them, so that most requests need no extra read.
+    pub(crate) buckets: Mutex<Recent<Tenant, TokenBucket>>,
     /// Time of the last write by the readiness check, in milliseconds since the epoch.
     pub(crate) write_proved_at: AtomicI64,
     /// Limits on the parallel lists of each tenant.
@@ -52,22 +59,22 @@ const PROVED: Duration = Duration::from_secs(10);
 const BATCH: usize = 100;
 /// Maximum number of parallel `BatchGetItem` calls.
 const MAX_IN_FLIGHT: usize = 8;
-/// Maximum number of rounds for keys that a batch left out for lack of capacity.
+/// Maximum number of calls for keys that DynamoDB left unprocessed for lack of capacity.
 const MAX_ROUNDS: u32 = 5;
 /// Maximum number of tries of a write that conflicts with a running transaction.
 const MAX_CONFLICTS: u32 = 5;
-/// Pause before the second try. It grows by the same amount with each try.
+/// Pause before the second try. The pause grows by the same amount with each further try.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
 impl Table {
-    /// Reads an item consistently: it reflects every write that was answered before.
+    /// Reads an item consistently: the item contains every write that was confirmed before.
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Item>, StoreError> {
         let get =
             self.client.get_item().table_name(&self.name).set_key(Some(key.into())).consistent_read(true);
         get.send().await.map(|output| output.item).map_err(failed)
     }
 
-    /// Reads items, in any order. Missing ones are left out.
+    /// Reads items, in any order. Missing items are left out.
     pub(crate) async fn read_many(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let batches: Vec<Vec<Item>> = keys.chunks(BATCH).map(<[Item]>::to_vec).collect();
         let read = stream::iter(batches).map(|batch| self.read_batch(batch)).buffer_unordered(MAX_IN_FLIGHT);
@@ -122,8 +129,8 @@ impl Table {
         Err(StoreError::Unavailable("DynamoDB refused a write and gave no reason".to_owned()))
     }
 
-    /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of
-    /// that name, if any.
+    /// Updates an item if the condition holds. `op` is the id that the update writes to the attribute `op`,
+    /// if any.
     pub(crate) async fn update(
         &self,
         key: Key,
@@ -158,7 +165,7 @@ impl Table {
         Err(StoreError::Unavailable("DynamoDB refused a write and gave no reason".to_owned()))
     }
 
-    /// Makes all writes or none. On refusal it returns the items that did not meet their condition.
+    /// Makes all writes or none. If a condition fails, returns the items that did not meet their condition.
     ///
     /// DynamoDB treats a repetition of the same writes with the same `token` within ten minutes as one
     /// transaction.
@@ -176,8 +183,8 @@ impl Table {
             let Err(error) = transaction.send().await else { return Ok(Ok(())) };
             match canceled(&error) {
                 Some(Canceled::Refused) => return Ok(Err(refusals(&error))),
-                Some(Canceled::InTheWay) if attempt < MAX_CONFLICTS => pause(attempt).await,
-                Some(Canceled::InTheWay) => return Err(StoreError::Overloaded),
+                Some(Canceled::Contention) if attempt < MAX_CONFLICTS => pause(attempt).await,
+                Some(Canceled::Contention) => return Err(StoreError::Overloaded),
                 None if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
                 None => return Err(unsure(error)),
             }
@@ -238,9 +245,8 @@ impl Table {
 
     /// Checks that writes work: writes the time into one item.
     ///
-    /// A successful write counts for [`PROVED`]. A process whose readiness is checked constantly then writes
-    /// 8,640 units a day, which cost half a cent. In between, the read of every check detects an unavailable
-    /// table.
+    /// A successful write counts for [`PROVED`], so constant checks write at most 8,640 units a day (half a
+    /// cent). In between, the caller's own read detects an unavailable table.
     pub(crate) async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         let proved_at = Timestamp::from_millis(self.write_proved_at.load(Ordering::Relaxed));
         if proved_at <= now && now < proved_at + PROVED {
@@ -250,15 +256,15 @@ impl Table {
             .set("at", moment(now))
             .when("attribute_not_exists(#at) OR #at <= :now")
             .value("now", moment(now));
-        // A refusal also proves it: another process, whose clock is ahead, has written.
+        // A refused write is also a proof: another process, whose clock is ahead, has written.
         self.update(item::at(keys::READY, keys::READY), write, None).await?;
         self.write_proved_at.store(now.millis(), Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// Recognizes an own write. The SDK repeats a write after its response was lost; if the first one was made, the
-/// condition of the second one fails, and the write counts as done.
+/// Recognizes this call's own write. The SDK repeats a write whose response was lost. If the first try was
+/// made, the condition of the second try fails, and the write counts as done.
 fn judged(found: Option<Item>, own: Option<&str>) -> WriteOutcome {
     let found = found.unwrap_or_default();
     if own.is_some() && op(&found) == own { WriteOutcome::Done(found) } else { WriteOutcome::Refused(found) }
@@ -270,7 +276,7 @@ enum Canceled {
     Refused,
     /// Another transaction was running on some of the items, or capacity was lacking. Only another try shows
     /// if the conditions hold.
-    InTheWay,
+    Contention,
 }
 
 fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
@@ -294,7 +300,7 @@ fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
             _ => return None,
         }
     }
-    Some(if is_refused { Canceled::Refused } else { Canceled::InTheWay })
+    Some(if is_refused { Canceled::Refused } else { Canceled::Contention })
 }
 
 /// Returns the items that did not meet their condition.

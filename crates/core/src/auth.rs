@@ -1,4 +1,4 @@
-//! API keys, their rights, and the audit of changes.
+//! API keys, networks, and the audit trail.
 
 pub mod api_key;
 pub mod audit;

@@ -1,9 +1,10 @@
-//! Configuration of tenants, queues, kinds and endpoints.
+//! Configuration of tenants, queues, kinds, endpoints and subscriptions.
 
 pub mod callback_secret;
 pub mod endpoint;
 pub mod kind;
 pub mod queue;
 pub mod record;
+pub mod subscription;
 pub mod task_config;
 pub mod tenant;

@@ -13,8 +13,8 @@ use crate::json::decode::{ReadError, read};
 
 /// JSON value, kept byte for byte as received. Clones share the text.
 ///
-/// nobat never parses it and writes it again. So two parsers cannot read it differently, and no number loses
-/// a digit.
+/// nobat never replaces the received text by a text of its own. Otherwise two parsers could read different
+/// values, and numbers could lose digits.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Json(Arc<RawValue>);
@@ -32,12 +32,12 @@ pub enum UnfitJson {
 }
 
 impl Json {
-    /// Maximum nesting depth. `serde_json` reads 127 levels, so every handler can read such a value. A client
-    /// with the same limit can read the responses, lists and callbacks that contain it.
+    /// Maximum nesting depth. `serde_json` reads 127 levels. So a handler or a client with that limit can
+    /// read the value, even inside a response, a list or a callback.
     pub const MAX_DEPTH: usize = 120;
 
-    /// Takes a value that a client sent. The parser has checked the syntax; this function checks what
-    /// `RawValue` does not.
+    /// Takes a value that a client sent. Checks the nesting depth and surrogate pairs, which the parser of a
+    /// `RawValue` does not check.
     pub fn from_outside(raw: &RawValue) -> Result<Self, UnfitJson> {
         check(raw.get().as_bytes())?;
         Ok(Self(Arc::from(raw.to_owned())))
@@ -56,6 +56,12 @@ impl Json {
     /// Creates the JSON value `null`.
     pub fn null() -> Self {
         Self(Arc::from(RawValue::NULL.to_owned()))
+    }
+
+    /// Returns the nesting depth. It is 0 for a value that is neither an array nor an object.
+    pub(crate) fn depth(&self) -> usize {
+        // The value was checked when it was received, or nobat made it.
+        check(self.get().as_bytes()).unwrap_or(usize::MAX)
     }
 
     /// Returns the text as received.
@@ -88,8 +94,9 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-fn check(text: &[u8]) -> Result<(), UnfitJson> {
-    let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
+/// Returns the nesting depth.
+fn check(text: &[u8]) -> Result<usize, UnfitJson> {
+    let (mut depth, mut deepest, mut in_string, mut at) = (0_usize, 0, false, 0);
     while let Some(byte) = text.get(at) {
         match (in_string, byte) {
             (false, b'{' | b'[') => depth += 1,
@@ -98,12 +105,13 @@ fn check(text: &[u8]) -> Result<(), UnfitJson> {
             (true, b'\\') => at += escape(&text[at..])? - 1,
             _ => {}
         }
+        deepest = deepest.max(depth);
         if depth > Json::MAX_DEPTH {
             return Err(UnfitJson::TooDeep);
         }
         at += 1;
     }
-    Ok(())
+    Ok(deepest)
 }
 
 /// Returns the length of the escape at the start of `text`. A surrogate pair is one escape.

@@ -1,13 +1,16 @@
-//! Domain of nobat: tasks, their lifecycle, configuration, and the ports to stores, queues and clocks.
+//! Domain of nobat: tasks, their lifecycle, configuration, and the ports to stores, message queues and
+//! clocks.
 //!
-//! Pure: no runtime, no disk, no network. The current time and random values are arguments.
+//! This crate uses no async runtime, no disk and no network. Callers pass the current time and random values
+//! as arguments.
 //!
 //! Each module imports only from the modules before it in this order: `types`, `collections`, `json`, `auth`,
-//! `limits`, `task`, `secrets`, `config`, `submission`, `ports`, `policy`, `service`.
+//! `limits`, `task`, `secrets`, `events`, `config`, `submission`, `ports`, `policy`, `service`.
 
 pub mod auth;
 pub mod collections;
 pub mod config;
+pub mod events;
 pub mod json;
 pub mod limits;
 pub mod policy;

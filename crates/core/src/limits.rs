@@ -2,8 +2,8 @@
 //!
 //! A [`LimiterState`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue,
 //! a tenant or a limit key. All decisions here are pure: a function takes the state, the limits and the time,
-//! and returns what the task does next. Backends store the state as text, and write it only over the version
-//! that was read.
+//! and returns what the task does next. A backend stores the state as text. A write fails if another process
+//! has changed the state since the read.
 
 pub mod backoff;
 pub mod batch;
@@ -45,7 +45,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Returns true if nothing is limited, so that no limiter needs to be asked.
+    /// Returns true if no limit is set. The task then needs no permit.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

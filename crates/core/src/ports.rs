@@ -1,7 +1,7 @@
-//! Ports of the engines: stores, queue, clock and randomness.
+//! Ports: interfaces to stores, message queue, clock and randomness.
 //!
-//! The store holds the truth. A hint in the queue only means "task X may be due". A hint that is lost,
-//! duplicated, late or out of order therefore costs time and nothing else.
+//! Only the store decides the state of a task. A hint in the message queue only means "task X may be due". So
+//! a lost, duplicated, late or out-of-order hint can only delay a task.
 
 pub mod clock;
 pub mod config_store;

@@ -1,4 +1,5 @@
-//! Operations on the ports that keep the promises of the API.
+//! Operations that use several ports, and the configuration cache.
 
 pub mod backend;
 pub mod config_cache;
+pub mod fan_out;

@@ -1,8 +1,11 @@
-//! Conversion of a client's submission into a task.
+//! Conversion of clients' submissions into tasks and subscriptions.
 
 mod callback;
+pub mod event;
 #[cfg(feature = "openapi")]
 mod schema;
+pub mod subscription;
+pub mod template;
 mod validation;
 
 pub use callback::{CallbackSubmission, EndWord};
@@ -17,7 +20,6 @@ use crate::auth::api_key::KeyId;
 use crate::config::endpoint::Endpoint;
 use crate::config::kind::{KindRegistry, Target};
 use crate::config::queue::QueueConfig;
-
 use crate::submission::validation::DEFAULT_QUEUE;
 use crate::task::retry_submission::RetrySubmission;
 use crate::task::{Fingerprint, InheritedDefaults, Outcome, Task, TaskKey, TaskOptions};
@@ -27,7 +29,7 @@ use crate::types::name::{InvalidName, Name, Tenant};
 use crate::types::time::Timestamp;
 
 /// Task to submit. Durations are in seconds. Unknown fields are refused.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Submission {
@@ -37,20 +39,20 @@ pub struct Submission {
     /// Queue in which the task waits. Default `default`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
-    /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or
-    /// for an endpoint optionally `path`. Its other fields are optional: `method` (default `POST`),
-    /// `headers`, `timeout`, `success_statuses` and `retry_statuses`; `body`, or `body_base64` for a binary
-    /// body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII characters,
-    /// default a key made by nobat).
+    /// Input of the handler, stored byte for byte. Default `null`. Kind `http` takes an object with `url`, or
+    /// with an optional `path` if `endpoint` is set. The other fields of the object are optional: `method`
+    /// (default `POST`), `headers`, `timeout`, `success_statuses` and `retry_statuses`; `body`, or
+    /// `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255
+    /// visible ASCII characters, default a key made by nobat).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
-    /// Minimum delay before the start, in seconds. At most 366 days. Excludes `run_at`.
+    /// Minimum delay before the start, in seconds. At most 366 days. Cannot be combined with `run_at`.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub delay: Option<f64>,
-    /// Earliest start, at most 366 days ahead. A time in the past means now. Excludes `delay`.
+    /// Earliest start, at most 366 days ahead. A time in the past means now. Cannot be combined with `delay`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub run_at: Option<Timestamp>,
-    /// Endpoint that a task of kind `http` calls. Its payload then has a `path` instead of a `url`.
+    /// Endpoint that a task of kind `http` calls. The payload then has a `path` instead of a `url`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub endpoint: Option<String>,
     /// Limit key. All tasks of the tenant with this key share the limits of `/v1/limits/{key}`.
@@ -60,8 +62,8 @@ pub struct Submission {
     /// server's maximum, 43,200 by default.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
-    /// Deadline for starting: no attempt starts at or after this time. Must be in the future and after
-    /// `run_at` or `delay`. A task that waits at this time ends as `expired`.
+    /// Deadline for starting: no attempt starts at or after this time. Must be in the future and after the
+    /// start that `run_at` or `delay` sets. A task that waits at this time ends as `expired`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
     /// Retry policy. Default: the endpoint's policy, else the queue's, else the defaults of its fields.
@@ -93,20 +95,20 @@ pub struct SubmissionContext<'a> {
     pub max_payload: Option<NonZeroU32>,
     /// Maximum timeout of an attempt.
     pub max_timeout: Duration,
-    /// Kinds that run here.
+    /// Kinds that this installation runs.
     pub kinds: &'a dyn KindRegistry,
     /// Endpoint that the submission names, if it exists.
     pub endpoint: Option<&'a Endpoint>,
     /// Configuration of the queue. May be missing if the submission has a retry policy of its own.
     pub queue: Option<&'a QueueConfig>,
-    /// Length of the chain of tasks that led to the request. 0 if there was none.
+    /// Number of tasks in the chain that led to the request. 0 if no task led to the request.
     pub hops: u8,
     /// Current time.
     pub now: Timestamp,
 }
 
 impl Submission {
-    /// Returns the queue of the submission, `default` if it names none.
+    /// Returns the queue of the submission. Returns `default` if the submission names no queue.
     pub fn queue(&self) -> Result<Name, InvalidName> {
         self.queue.as_deref().map_or_else(|| Ok(DEFAULT_QUEUE.clone()), Name::new)
     }
@@ -145,6 +147,7 @@ impl Submission {
             labels: wrong.labels(self.labels.unwrap_or_default()),
             fingerprint: intake.fingerprint,
             parent: None,
+            origin: None,
             submitted_by: intake.submitted_by,
             key_generation: None,
             hops: intake.hops,

@@ -5,6 +5,7 @@ pub mod callback;
 mod callback_task;
 pub mod codec;
 pub mod error_code;
+pub mod event;
 pub mod key;
 pub mod lifecycle;
 pub mod options;
@@ -18,7 +19,7 @@ pub mod view;
 pub use attempt::{Attempt, AttemptOutcome, TaskError};
 pub use error_code::ErrorCode;
 pub use key::TaskKey;
-pub use options::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions};
+pub use options::{EventOrigin, Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions};
 pub use state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Status, Waiting};
 
 use crate::json::Json;
@@ -44,7 +45,7 @@ pub struct Task {
     pub options: Box<TaskOptions>,
     /// Time at which the task was accepted.
     pub created_at: Timestamp,
-    /// Start of this generation: acceptance, or the last replay. `max_age` counts from here.
+    /// Start of this generation: acceptance, or the last replay. `max_age` counts from this time.
     pub generation_at: Timestamp,
     /// Number of this generation. Starts at 1; each replay adds 1.
     pub generation: u32,
@@ -52,9 +53,9 @@ pub struct Task {
     pub due_at: Timestamp,
     /// Current state.
     pub state: State,
-    /// Number of writes to the task. Every write names the version that it read.
+    /// Number of writes to the task. A write succeeds only if this is still the version that the writer read.
     pub version: u64,
-    /// Number of claims over all generations. It is the fencing token of the newest claim.
+    /// Number of claims over all generations. This number is the fencing token of the newest claim.
     pub token: u64,
     /// Number of attempts of this generation that count against the retry policy.
     pub attempt: u32,
@@ -66,7 +67,7 @@ pub struct Task {
     pub error: Option<TaskError>,
     /// Latest progress that the handler reported.
     pub progress: Option<Json>,
-    /// State of the task's waiting for permission to start.
+    /// Holds and reservations of the task while it waits for permission to start.
     pub hold: HoldState,
     /// Requests with an idempotency key that changed the task, oldest first. At most [`Task::KEPT_REQUESTS`].
     pub requests: Vec<KeyedRequest>,
@@ -122,16 +123,16 @@ impl Task {
         self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
-    /// Maximum of [`HoldState::deferrals`]. Without it, nobat would call a receiver for ever that always asks
-    /// for a pause.
+    /// Maximum of [`HoldState::deferrals`]. Without this limit, nobat would never stop calling a receiver
+    /// that always asks for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
-    /// Maximum number of finished attempts that are kept in full. Earlier ones are only counted.
+    /// Maximum number of finished attempts that are kept in full. Earlier attempts are only counted.
     pub const KEPT_ATTEMPTS: usize = 20;
 
     /// Returns the status at `now`.
     ///
-    /// nobat does not write when a task becomes due: a waiting task is `queued` from its due time on.
+    /// A waiting task is `queued` from its due time on. nobat writes nothing at that time.
     pub fn status(&self, now: Timestamp) -> Status {
         match &self.state {
             State::Waiting(_) if self.due_at <= now => Status::Queued,

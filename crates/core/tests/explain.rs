@@ -13,7 +13,7 @@ use nobat_core::limits::{
 };
 use nobat_core::policy::decide;
 use nobat_core::policy::explain::ExplanationView;
-use nobat_core::policy::explain::{ExplainCode, ExplainInput, Known, explain};
+use nobat_core::policy::explain::{ExplainCode, ExplainInput, LimiterSnapshot, explain};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
     CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError,
@@ -112,7 +112,7 @@ fn unobstructed() -> ExplainInput {
 }
 
 fn with(of: LimitScope, limits: Limits, limiter: LimiterState) -> ExplainInput {
-    ExplainInput { limiters: vec![Known { of, limits, limiter }], ..unobstructed() }
+    ExplainInput { limiters: vec![LimiterSnapshot { of, limits, limiter }], ..unobstructed() }
 }
 
 fn paused(queue: bool, kind: bool, status: EndpointStatus) -> ExplainInput {
@@ -224,24 +224,24 @@ fn waiting() -> Vec<Row> {
     let down =
         |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     vec![
-        (scheduled(at(60)), unobstructed(), "scheduled", "it is due at 08:01:00"),
+        (scheduled(at(60)), unobstructed(), "scheduled", "the task is due at 08:01:00"),
         (
             scheduled(at(60)),
             paused(true, false, EndpointStatus::Open),
             "scheduled",
-            "it is due at 08:01:00; it will be held then, unless this changes: queue default is paused",
+            "the task is due at 08:01:00; the task will be held then, unless this changes: queue default is paused",
         ),
         (
             late,
             unobstructed(),
             "scheduled",
-            "it is due at 08:01:00; but its deadline is earlier, at 08:00:30",
+            "the task is due at 08:01:00; but its deadline is earlier, at 08:00:30",
         ),
         (
             over,
             unobstructed(),
             "deadline_passed",
-            "its deadline passed before it could start, and it expires soon",
+            "the deadline passed before the task could start, and the task expires soon",
         ),
         (
             retrying(),
@@ -253,7 +253,7 @@ fn waiting() -> Vec<Row> {
             retrying(),
             ExplainInput { endpoint: None, ..unobstructed() },
             "backoff",
-            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; it will be held then, unless this changes: \
+            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; the task will be held then, unless this changes: \
              endpoint billing no longer exists",
         ),
         (
@@ -267,33 +267,33 @@ fn waiting() -> Vec<Row> {
             scheduled(ago(1)),
             unobstructed(),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker",
+            "the task has been due since 07:59:59, and waits for a worker",
         ),
         (
             scheduled(ago(1)),
             paused(false, false, EndpointStatus::Paused),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker; it will be held then, unless this changes: endpoint billing is paused",
+            "the task has been due since 07:59:59, and waits for a worker; the task will be held then, unless this changes: endpoint billing is paused",
         ),
         (
             scheduled(ago(1)),
             down(ago(10)),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker; it will be held then, unless this changes: the circuit breaker of \
+            "the task has been due since 07:59:59, and waits for a worker; the task will be held then, unless this changes: the circuit breaker of \
              endpoint billing has been open since 07:59:50, and the next probe may start at 08:00:20",
         ),
         (
             scheduled(ago(61)),
             ExplainInput { has_handler: false, ..unobstructed() },
             "no_worker",
-            "it has been due since 07:58:59, and no worker has claimed it: all are busy, or none runs; it will be held then, unless \
+            "the task has been due since 07:58:59, and no worker has claimed it: all are busy, or none runs; the task will be held then, unless \
              this changes: this installation has no handler for kind http",
         ),
         (
             Task { due_at: ago(1), ..held(HeldReason::RateLimited) },
             unobstructed(),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker",
+            "the task has been due since 07:59:59, and waits for a worker",
         ),
     ]
 }
@@ -324,20 +324,20 @@ fn begun() -> Vec<Row> {
             "lease_expired",
             "attempt 2 of 5 began at 07:59:40, but its worker did not renew the lease, which expired at 07:59:59",
         ),
-        (ended(Outcome::Succeeded), none(), "succeeded", "it succeeded at 07:59:55"),
+        (ended(Outcome::Succeeded), none(), "succeeded", "the task succeeded at 07:59:55"),
         (
             failed(5, "http_503", ended(Outcome::Failed)),
             none(),
             "failed",
-            "it failed at 07:59:55, after 5 of 5 attempts, with http_503: the answer was 503",
+            "the task failed at 07:59:55, after 5 of 5 attempts, with http_503: the answer was 503",
         ),
-        (ended(Outcome::Failed), none(), "failed", "it failed at 07:59:55"),
-        (ended(Outcome::Canceled), none(), "canceled", "it was canceled at 07:59:55"),
+        (ended(Outcome::Failed), none(), "failed", "the task failed at 07:59:55"),
+        (ended(Outcome::Canceled), none(), "canceled", "the task was canceled at 07:59:55"),
         (
             ended(Outcome::Expired),
             none(),
             "expired",
-            "it expired at 07:59:55, since its deadline passed before it could start",
+            "the task expired at 07:59:55, because its deadline passed before it could start",
         ),
     ]
 }
@@ -395,21 +395,21 @@ fn held_until_a_client_acts() -> Vec<HeldRow> {
             HeldReason::LimiterUnavailable,
             unobstructed(),
             "limiter_unavailable",
-            "its configuration or the state of a limiter could not be read",
+            "the task's configuration or the state of a limiter could not be read",
             None,
         ),
         (
             HeldReason::ResourceExhausted,
             unobstructed(),
             "resource_exhausted",
-            "the worker's process lacked handles, ports, memory or look-ups for its call",
+            "the worker's process lacked file handles, ports, memory or DNS look-ups for the call",
             None,
         ),
         (
             HeldReason::Other,
             unobstructed(),
             "other",
-            "a later version of nobat holds it for a reason that this version does not know",
+            "a later version of nobat holds the task for a reason that this version does not know",
             None,
         ),
     ]
@@ -431,14 +431,14 @@ fn held_by_limits() -> Vec<HeldRow> {
             HeldReason::RateLimited,
             with(key.clone(), paced(), after(&paced(), CallHealth::Good, None, at(0))),
             "rate_limited",
-            "limit key customer-42 has a rate of 1 every 10 s, with 0 starts reserved ahead",
+            "limit key customer-42 has a rate of 1 every 10 s (reserved starts: 0)",
             Some(key.clone()),
         ),
         (
             HeldReason::ConcurrencyLimited,
             with(LimitScope::Tenant, parallel(), busy()),
             "concurrency_limited",
-            "tenant acme has a concurrency of 2, all of it in use",
+            "tenant acme has a concurrency of 2, and all slots are in use",
             Some(LimitScope::Tenant),
         ),
         (
@@ -493,17 +493,17 @@ fn unblocked() -> Vec<HeldRow> {
         ago(4),
     );
     let row = |reason, around, over| (reason, around, "unblocked", over, None);
-    let (room, free) = ("its rate limit was reached, and a start is free now", LimiterState::default);
+    let (room, free) = ("the rate limit was reached, and a start is free now", LimiterState::default);
     vec![
         row(
             HeldReason::Paused,
             unobstructed(),
-            "its queue, its kind or its endpoint was paused, and none of them is paused now",
+            "the task's queue, kind or endpoint was paused, and none of them is paused now",
         ),
         row(
             HeldReason::EndpointGone,
             unobstructed(),
-            "endpoint billing had responded with 410 Gone, and is open again",
+            "endpoint billing had responded with 410 Gone, and is in use again",
         ),
         row(HeldReason::EndpointMissing, unobstructed(), "endpoint billing did not exist, and exists now"),
         row(HeldReason::RateLimited, limiter(Limits::default(), free()), room),
@@ -511,7 +511,7 @@ fn unblocked() -> Vec<HeldRow> {
         row(
             HeldReason::ConcurrencyLimited,
             limiter(parallel(), free()),
-            "its concurrency limit was reached, and a slot is free now",
+            "the concurrency limit was reached, and a slot is free now",
         ),
         row(
             HeldReason::CircuitOpen,
@@ -522,12 +522,12 @@ fn unblocked() -> Vec<HeldRow> {
         row(
             HeldReason::Batching,
             unobstructed(),
-            "it waited for a batch to endpoint billing, which has no batches now",
+            "the task waited for a batch, and endpoint billing has no batches now",
         ),
         row(
             HeldReason::NoHandler,
             unobstructed(),
-            "the worker that claimed it had no handler for kind http, and this installation has one now",
+            "the worker that claimed the task had no handler for kind http, and this installation has one now",
         ),
     ]
 }
@@ -565,7 +565,7 @@ fn every_case_has_its_code_and_sentence() {
 fn reservation_is_shown_while_it_is_valid() {
     let (task, around) = promised();
     let found = explain(&task, &around, at(0));
-    let reason = "endpoint billing has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for 08:00:10.200Z";
+    let reason = "endpoint billing has a rate of 1 every 10 s (reserved starts: 1); the task's start is reserved for 08:00:10.200Z";
     assert_eq!(
         (found.code, short(&found.reason).as_str()),
         (ExplainCode::Held(HeldReason::RateLimited), reason)
@@ -574,7 +574,7 @@ fn reservation_is_shown_while_it_is_valid() {
     let mut changed = around.clone();
     changed.limiters[0].limits.rate =
         Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
-    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
+    let reason = "endpoint billing has a rate of 2 every 10 s (reserved starts: 0); the task tries again at 08:00:10.200Z";
     assert_eq!(
         short(&explain(&task, &changed, at(0)).reason),
         reason,
@@ -592,7 +592,7 @@ fn batching_task_names_batch_size_and_wait() {
         ExplainInput { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
     let task = held(HeldReason::Batching);
     let found = explain(&task, &around, at(0));
-    let reason = "it waits up to 5 s for a batch of at most 100 tasks to endpoint billing; unless the batch starts before, the task tries \
+    let reason = "the task waits up to 5 s for a batch of at most 100 tasks to endpoint billing; unless the batch starts before, the task tries \
          again at 08:01:00";
     assert_eq!(
         (found.code, short(&found.reason).as_str()),
@@ -600,7 +600,7 @@ fn batching_task_names_batch_size_and_wait() {
     );
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
     let down = after(&breaker_limits(), CallHealth::Bad, Some(at(90)), ago(1));
-    around.limiters = vec![Known { of: billing(), limits: breaker_limits(), limiter: down }];
+    around.limiters = vec![LimiterSnapshot { of: billing(), limits: breaker_limits(), limiter: down }];
     assert_eq!(
         explain(&task, &around, at(0)).code,
         ExplainCode::Held(HeldReason::RetryAfter),

@@ -30,24 +30,26 @@ use crate::guard::Guard;
 use crate::lookup::{ORIGIN, Origin};
 use crate::resolver::{Resolve, SystemResolver};
 use crate::reuse::{Counting, is_lost_with_reused_connection, is_unprocessed, note_answer};
-use crate::{authority, coding};
+use crate::{ca_certificates, coding};
 
-/// Maximum length of a response's status line and headers, in bytes. Longer ones are an error, unless the
-/// read that exceeds the limit brings all of the rest: at most as much again.
+/// Maximum length of a response's status line and headers, in bytes. A longer head is usually an error. The
+/// client accepts it if the read that exceeds the limit also completes the head, which then has at most twice
+/// this length.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Maximum number of a response's headers. Each counts as at least 32 bytes, as in HTTP/2 (RFC 9113, section
-/// 6.5.2), so that [`MAX_HEAD`] is the limit in both versions.
+/// Maximum number of headers of an HTTP/1 response. HTTP/2 counts 32 bytes for each header in addition to the
+/// header's text (RFC 9113, section 6.5.2), so [`MAX_HEAD`] also limits the number of headers. This constant
+/// sets the same limit for HTTP/1.
 const MAX_HEADERS: usize = MAX_HEAD / 32;
 
-/// Idle time after which a connection is closed. In a busy queue the next request to the same host comes at
-/// once or not at all.
+/// Idle time after which a connection is closed. Under load, the next request to the same host comes much
+/// earlier.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
 const MAX_IDLE_PER_HOST: usize = 8;
 
-/// Maximum number of certificate authorities with their own connections. Beyond it, the pools of the least
-/// recently used are dropped.
+/// Maximum number of connection pools for destinations with their own certificate authorities. Beyond this
+/// number, the client drops the least recently used pool.
 const MAX_AUTHORITIES: usize = 64;
 
 /// A request that is ready to be sent. `Debug` prints neither its body nor its header values.
@@ -56,13 +58,13 @@ pub struct Request {
     pub method: Method,
     /// The checked URL.
     pub destination: Destination,
-    /// Headers, without those that the connection sets: host and framing.
+    /// Headers, except the headers that the connection sets: host and framing.
     pub headers: HeaderMap,
     /// Body. Empty means no body.
     pub body: Bytes,
-    /// Certificate authorities, as PEM, that replace those of the operating system for this destination.
+    /// Certificate authorities, as PEM, that replace the operating system's authorities for this destination.
     pub authority: Option<Arc<str>>,
-    /// The tenant, for its limit of parallel look-ups.
+    /// Tenant whose limit of parallel look-ups applies.
     pub tenant: Tenant,
     /// Maximum duration, from the look-up of the name to the last byte that is read of the response.
     pub timeout: Duration,
@@ -87,8 +89,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Headers, without `content-encoding` and `content-length` if the body was decoded.
     pub headers: HeaderMap,
-    /// Body, at most [`MAX_BODY`] bytes. Gzip, deflate and br are decoded. A remaining `content-encoding`
-    /// header names a coding that is not.
+    /// Body, at most [`MAX_BODY`] bytes. Gzip, deflate and br are decoded. If the headers still contain
+    /// `content-encoding`, the body is not decoded.
     pub body: Bytes,
     /// Completeness of the body.
     pub extent: Extent,
@@ -102,20 +104,20 @@ impl fmt::Debug for Answer {
 
 /// Sends requests to untrusted destinations.
 ///
-/// It connects only to the destination itself: it uses no proxy, even if the environment names one, and
-/// follows no redirect. Cloning is cheap, and clones share their connections.
+/// The client connects only to the destination itself. It uses no proxy, even if the environment names a
+/// proxy, and follows no redirect. Cloning is cheap, and clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: Connections,
     connector: Connector,
-    /// Connections that are verified by a request's own certificate authorities. Different authorities share
-    /// no connections.
+    /// Connections of requests with their own certificate authorities (PEM). Requests with different
+    /// authorities share no connections.
     vouched_for: Arc<Mutex<Recent<Arc<str>, Connections>>>,
 }
 
 type Pool = legacy::Client<Counting<HttpsConnector<Connector>>, Full<Bytes>>;
 
-/// Connections that are verified in the same way.
+/// Connections that trust the same certificate authorities.
 #[derive(Clone)]
 struct Connections {
     /// Pool that keeps connections for the next request.
@@ -125,8 +127,8 @@ struct Connections {
 }
 
 impl Client {
-    /// Creates a client that connects where the guard permits and trusts the operating system's certificate
-    /// authorities.
+    /// Creates a client that connects only to addresses that the guard permits. The client trusts the
+    /// operating system's certificate authorities.
     pub fn new(guard: Guard) -> Self {
         let resolver = SystemResolver::new()
             .unwrap_or_else(|error| unreachable!("the default resolver configuration is valid: {error}"));
@@ -157,7 +159,7 @@ impl Client {
         if let Some(known) = vouched_for.get(&pem) {
             return Ok(known.clone());
         }
-        let roots = authority::roots(&pem).map_err(|_| SendError::Tls(TlsFault::Authority))?;
+        let roots = ca_certificates::roots(&pem).map_err(|_| SendError::Tls(TlsFault::Authority))?;
         let made =
             connections(self.connector.clone(), tls().with_root_certificates(roots).with_no_client_auth());
         vouched_for.insert(pem, made.clone());
@@ -168,11 +170,11 @@ impl Client {
     ///
     /// Sends the request once more, on a new connection, in two cases. Either a reused connection was lost
     /// before the first byte of a response, or the receiver refused to process the request (HTTP/2).
-    /// Receivers recognize the repetition by its idempotency key.
+    /// Receivers recognize the repeated request by its idempotency key.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
         let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
-        // A request that waited for other look-ups says nothing about its destination.
+        // A request that timed out while it waited for a look-up slot says nothing about its destination.
         let late = || if origin.is_waiting() { SendError::LocalResources } else { SendError::Timeout };
         sent.unwrap_or_else(|_| Err(late()))
     }
@@ -211,8 +213,8 @@ impl Connections {
     }
 }
 
-/// Adds `content-length: 0` to a request without a body whose method expects one. Receivers may require a
-/// length (RFC 9110, section 8.6), and hyper sends it in HTTP/2 only.
+/// Adds `content-length: 0` to a request without a body whose method expects a body. Receivers may require a
+/// length (RFC 9110, section 8.6), and hyper sends a length of 0 in HTTP/2 only.
 fn state_empty_body(message: &mut http::Request<Full<Bytes>>) {
     let has_body_by_method = matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
     if has_body_by_method && message.body().is_end_stream() {
@@ -226,8 +228,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Returns the body up to `limit` bytes, and true if there was more. Dropping an unfinished body closes its
-/// connection.
+/// Returns the body up to `limit` bytes, and true if the body is longer. Dropping an unfinished body closes
+/// its connection.
 pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), SendError> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -243,7 +245,7 @@ pub(crate) async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, b
     Ok((kept, false))
 }
 
-/// Creates connections through that connector. HTTP/2 is used with receivers that offer it in the TLS
+/// Creates pools that use this connector. The pools use HTTP/2 with receivers that offer HTTP/2 in the TLS
 /// handshake.
 fn connections(connector: Connector, tls: ClientConfig) -> Connections {
     let connector = HttpsConnectorBuilder::new()
@@ -274,8 +276,8 @@ pub(crate) fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .unwrap_or_else(|_| unreachable!("ring supports TLS 1.2 and 1.3"))
 }
 
-/// A machine without certificates (a bare container) can still call `http` destinations, so the program
-/// starts without them.
+/// Returns a configuration that trusts the operating system's authorities. The program also starts on a
+/// machine without authorities (a bare container), because it can still call `http` destinations.
 fn trusting_the_system() -> ClientConfig {
     let trusting = tls().with_native_roots().unwrap_or_else(|error| {
         tracing::warn!(%error, "no trusted certificates were found on this machine; https destinations cannot be reached");

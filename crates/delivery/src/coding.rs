@@ -14,8 +14,8 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 3;
 
-/// Maximum length of a body before decoding, in bytes. The excess over [`MAX_BODY`] is for the overhead of a
-/// coding on content that it cannot compress.
+/// Maximum length of a body before decoding, in bytes. It is larger than [`MAX_BODY`], because
+/// content that cannot be compressed becomes a little longer.
 pub(crate) const MAX_ENCODED: usize = MAX_BODY + 1_024;
 
 /// Completeness of a body.
@@ -37,10 +37,10 @@ enum Coding {
     Brotli,
 }
 
-/// Decodes the codings that the headers name, the last one first, and returns at most [`MAX_BODY`] bytes.
+/// Decodes the codings that the headers name, the last coding first, and returns at most [`MAX_BODY`] bytes.
 ///
-/// Removes `content-encoding` and `content-length`, which no longer describe the body. A body in an unknown
-/// coding, or one with a wrong `content-encoding`, is returned unchanged with its headers.
+/// Removes `content-encoding` and `content-length`, which no longer describe the body. If the coding is
+/// unknown, or if `content-encoding` is wrong, returns the body unchanged and keeps the headers.
 pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (Vec<u8>, Extent) {
     let Some(codings) = codings(headers).filter(|codings| !codings.is_empty() && !body.is_empty()) else {
         return shortened(body, is_cut);
@@ -58,13 +58,13 @@ pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (V
     }
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
-    // A missing end is expected for a body that was cut.
+    // A body that was cut has no end, so a decoding error is expected.
     let extent = if is_cut { Extent::Cut } else { extent };
     (content.unwrap_or_default(), extent)
 }
 
-/// Returns the codings in the order in which they were applied. `None` if one is unknown or there are more
-/// than [`MAX_CODINGS`].
+/// Returns the codings in the order in which they were applied. `None` if a coding is unknown, or if there
+/// are more than [`MAX_CODINGS`].
 fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -84,7 +84,8 @@ fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
 fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
     match coding {
         Coding::Gzip => drain(MultiGzDecoder::new(body), limit),
-        // RFC 9110 means the zlib format. Some servers send bare deflate (see its note in section 8.4.1.2).
+        // RFC 9110 defines `deflate` as the zlib format. Some servers send bare deflate instead (see the note
+        // in section 8.4.1.2).
         Coding::Deflate => match drain(ZlibDecoder::new(body), limit) {
             (decoded, Extent::Damaged) if decoded.is_empty() => {
                 whole_or_nothing(drain(DeflateDecoder::new(body), limit))
@@ -100,13 +101,13 @@ fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
     }
 }
 
-/// Drops the beginning of damaged content. Bare deflate and brotli have no signature, so the beginning of any
-/// text may decode as theirs.
+/// Drops damaged content. Bare deflate and brotli have no signature, so the beginning of any text may look
+/// like such content.
 fn whole_or_nothing((content, extent): (Vec<u8>, Extent)) -> (Vec<u8>, Extent) {
     if extent == Extent::Damaged { (Vec::new(), extent) } else { (content, extent) }
 }
 
-/// Reads up to the limit and checks if there is more.
+/// Reads up to the limit, and checks if more content follows.
 fn drain(mut decoder: impl Read, limit: usize) -> (Vec<u8>, Extent) {
     let mut content = Vec::new();
     let mut chunk = [0; 8 * 1_024];

@@ -18,14 +18,14 @@ use crate::guard::Guard;
 use crate::lookup::{Lookups, Origin};
 use crate::resolver::Resolve;
 
-/// Maximum time to connect, for all addresses of a host together. The look-up has its own limits, and the
-/// request's timeout covers both.
+/// Maximum time to connect, for all addresses of a host together. The look-up has its own limits. The
+/// request's timeout covers the look-up and the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens connections only to addresses that the guard permits.
 ///
-/// A name is resolved once, and the checked address is the one that is dialed. A DNS answer that changes in
-/// between has no effect. No other code in this crate opens connections.
+/// A name is resolved once, and the connector dials the checked address. A DNS answer that changes in between
+/// has no effect. No other code in this crate opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
     guard: Guard,
@@ -51,8 +51,8 @@ impl Connector {
         if self.guard.is_own(here, there) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
-    /// Returns a literal address without a look-up. `Uri` keeps the brackets of an IPv6 address, which does
-    /// not parse with them.
+    /// Returns the addresses of a host. A literal address needs no look-up. `Uri` keeps the brackets of an
+    /// IPv6 address, which `IpAddr` cannot parse.
     async fn resolve(&self, host: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
@@ -61,8 +61,8 @@ impl Connector {
         self.lookups.resolve(host, origin).await
     }
 
-    /// A single forbidden address blocks all: a name that mixes public and private addresses is an attack or
-    /// a mistake.
+    /// Fails if any address is forbidden. A name that mixes public and private addresses is an attack or a
+    /// mistake.
     fn check<'a>(&self, addresses: &'a [IpAddr], port: u16) -> Result<&'a [IpAddr], ConnectError> {
         let permitted = addresses.iter().all(|address| self.guard.permits_port(*address, port));
         if permitted { Ok(addresses) } else { Err(ConnectError::Blocked) }
@@ -80,7 +80,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        // Read here, since the future may continue in a task of the HTTP client.
+        // Read here, because the future may continue in a task of the HTTP client, which has no origin.
         let origin = Origin::current();
         Box::pin(async move { connector.connect(&uri, &origin).await.map(TokioIo::new) })
     }
@@ -91,15 +91,15 @@ fn share(addresses: usize) -> Duration {
     CONNECT_TIMEOUT / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
 
-/// Tries one address after the other, each for its share of the time, so that a dead one leaves time for the
-/// next.
+/// Tries one address after the other, each for its share of the time. So an address that does not respond
+/// leaves time for the next address.
 async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError> {
     let share = share(addresses.len());
     let mut failure = ConnectError::Dns;
     for address in addresses {
         match timeout(share, open(SocketAddr::new(*address, port))).await {
             Ok(Ok(stream)) => return Ok(stream),
-            // The next address needs the same resources.
+            // The next address needs the same resources, so dialing it would fail too.
             Ok(Err(error)) if is_local(&error) => return Err(ConnectError::Io(error)),
             Ok(Err(error)) => failure = ConnectError::Io(error),
             Err(_) => failure = ConnectError::Timeout,
@@ -108,16 +108,15 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
     Err(failure)
 }
 
-/// Disables Nagle's algorithm. A request is written at once and then waits for its response, so holding back
-/// data only adds delay.
+/// Opens a connection without Nagle's algorithm, which would only delay requests.
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await.map_err(|error| unreachable_by_ipv6(error, address))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A machine without IPv6 returns `EADDRNOTAVAIL`, which otherwise means that its ports are exhausted. Such
-/// an address is unreachable.
+/// Replaces the error `EADDRNOTAVAIL` for an IPv6 address. A machine without IPv6 returns this error, and the
+/// address is then unreachable. For IPv4, this error means that all local ports are in use.
 fn unreachable_by_ipv6(error: io::Error, address: SocketAddr) -> io::Error {
     let is_lacking = address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable;
     if is_lacking { io::ErrorKind::NetworkUnreachable.into() } else { error }
@@ -224,7 +223,7 @@ mod tests {
         assert_eq!(server.hits(), 0);
     }
 
-    /// One look-up per connection: the second answer is never requested, so it cannot be dialed.
+    /// Each connection makes one look-up, so it cannot dial an address of a later answer.
     #[tokio::test]
     async fn dialed_address_is_the_checked_address() {
         let server = Server::saying(OK).await;

@@ -10,8 +10,8 @@ use crate::guard::Guard;
 
 /// A URL that has passed the checks that need no network.
 ///
-/// These checks refuse a URL early, with a reason. A name does not show its addresses, and they may change,
-/// so the guard checks every address again when it is dialed.
+/// These checks refuse a URL early, with a reason. The addresses of a name are not known yet and may change.
+/// So the guard checks every address again when it is dialed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     url: HttpUrl,
@@ -28,7 +28,7 @@ pub enum BadUrl {
     /// The port belongs to another protocol.
     #[error("this port belongs to a protocol other than HTTP")]
     Port,
-    /// The host is an address that tasks may not call, or a name of one.
+    /// The host is an address that tasks may not call, or a name of such an address.
     #[error("the host is not a public address")]
     Blocked,
 }
@@ -87,11 +87,11 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// Returns false for names that are local by definition and not allowed: RFC 6761 and 6762, and `.internal`,
-/// which ICANN reserved for private use.
+/// Returns false for local names that the operator has not allowed: `.localhost` (RFC 6761), `.local` (RFC
+/// 6762) and `.internal`, which ICANN reserved for private use.
 ///
-/// Clouds serve credentials under `.internal`, so no allowed network permits it. Kubernetes also names
-/// services under `.local`.
+/// `.internal` is never permitted, because clouds serve credentials under it. `.local` is permitted with any
+/// allowed network, because Kubernetes names services under it.
 fn permits_name(name: &str, guard: &Guard) -> bool {
     match name.rsplit('.').next().unwrap_or_default() {
         "localhost" => guard.permits_loopback(),
@@ -101,11 +101,11 @@ fn permits_name(name: &str, guard: &Guard) -> bool {
     }
 }
 
-/// Ports of protocols other than HTTP, whose servers could take a request for commands.
+/// Ports of protocols other than HTTP. Their servers could interpret a request as commands.
 ///
-/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and two more stores that read
-/// line by line. Other ports are permitted, since APIs do run on 3000 or 9443. The guard blocks sensitive
-/// services by their addresses.
+/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and the ports of Redis and
+/// memcached, which read commands line by line. Other ports are permitted, since APIs do run on ports such as
+/// 3000 or 9443. The guard blocks sensitive services by their addresses.
 const PORTS_OF_OTHERS: &[u16] = &[
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103,
     104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514,

@@ -9,13 +9,13 @@ use rustls::CertificateError;
 
 use crate::connect_error::{ConnectError, is_local};
 
-/// Reason why a request got no response, as far as the sender may know.
+/// Reason why a request got no response, in the detail that clients may see.
 ///
-/// No message contains data of the request. A blocked address reads the same with or without a listener, so
-/// that errors cannot be used to scan a network.
+/// No message contains data of the request. The error for a blocked address is the same with or without a
+/// server at this address, so that clients cannot use errors to scan a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The request's time was up.
+    /// The request's timeout has passed.
     #[error("the destination did not answer in time")]
     Timeout,
     /// The destination refused the connection.
@@ -49,19 +49,19 @@ pub enum SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
     /// The certificate has expired or is not valid yet.
-    #[error("its certificate has expired or is not valid yet")]
+    #[error("the certificate has expired or is not valid yet")]
     Expired,
     /// The certificate is for another name.
-    #[error("its certificate is for another name")]
+    #[error("the certificate is for another name")]
     WrongName,
     /// The certificate's issuer is not trusted.
-    #[error("no trusted authority signed its certificate")]
+    #[error("no trusted authority signed the certificate")]
     UnknownIssuer,
     /// The certificate is invalid for another reason.
-    #[error("its certificate is not valid")]
+    #[error("the certificate is not valid")]
     Certificate,
     /// The certificate authorities of the request cannot be read.
-    #[error("the certificate authorities configured for it cannot be read")]
+    #[error("the certificate authorities configured for the destination cannot be read")]
     Authority,
     /// The peers have no common TLS parameters, or the destination does not speak TLS.
     #[error("the TLS handshake failed")]
@@ -84,8 +84,8 @@ impl SendError {
         }
     }
 
-    /// Finds the most specific cause. Errors of the connector and of TLS come before those of HTTP and of the
-    /// socket.
+    /// Finds the most specific cause. Errors of the connector and of TLS take precedence over errors of HTTP
+    /// and of the socket.
     pub(crate) fn explain(error: &(dyn Error + 'static)) -> Self {
         let causes = || std::iter::successors(Some(error), |error| cause(*error));
         let exchange = || causes().find_map(of_exchange);
@@ -99,7 +99,7 @@ impl SendError {
     }
 }
 
-/// `source()` of an `io::Error` skips the error that it contains and returns that error's source.
+/// Returns the cause of an error. `source()` of an `io::Error` would skip the error that it contains.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
@@ -121,7 +121,8 @@ fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
         ConnectError::Blocked => Some(SendError::BlockedAddress),
         ConnectError::Dns => Some(SendError::Dns),
         ConnectError::Timeout => Some(SendError::Timeout),
-        // The inner error tells refused from reset. Lack of local resources was checked before.
+        // The inner error distinguishes a refused connection from a reset. `of_this_process` has handled a
+        // lack of local resources.
         ConnectError::Io(_) | ConnectError::Busy => None,
     }
 }

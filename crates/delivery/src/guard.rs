@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Permits addresses of the public internet. Refuses this machine, its network, and the services that a cloud
-/// answers at special addresses.
+/// Permits addresses of the public internet. Refuses this machine, its network, and the metadata services of
+/// clouds.
 ///
 /// Cloning is cheap.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,8 @@ pub struct Guard {
 impl Guard {
     /// Creates a guard that permits the public internet and those private networks that the operator allows.
     ///
-    /// Some addresses stay blocked whatever is allowed. These are networks that serve a machine's credentials
-    /// (link-local, and clouds' substitutes for it), and IPv6 forms that embed an IPv4 address.
+    /// Some addresses stay blocked even if the operator allows them. Examples are the metadata services of
+    /// clouds, which serve credentials, and IPv6 addresses that embed an IPv4 address.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed: allowed.into(), refused: Arc::default() }
     }
@@ -32,7 +32,7 @@ impl Guard {
         Self { refused: refused.into(), ..self }
     }
 
-    /// Returns true if that port of that address may be dialed.
+    /// Returns true if this port of this address may be dialed.
     pub fn permits_port(&self, address: IpAddr, port: u16) -> bool {
         let address = address.to_canonical();
         let leads_to = |own: &SocketAddr| {
@@ -51,19 +51,19 @@ impl Guard {
         is_here && self.refused.iter().any(|own| own.ip().is_unspecified() && own.port() == there.port())
     }
 
-    /// Returns true if that address may be dialed.
+    /// Returns true if this address may be dialed.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         is_public(address)
             || (is_private(address) && self.allowed.iter().any(|network| network.contains(&address)))
     }
 
-    /// Returns true if names of this machine are permitted: one of its loopback addresses is allowed.
+    /// Returns true if a loopback address is allowed. Names of this machine are then permitted.
     pub(crate) fn permits_loopback(&self) -> bool {
         self.permits(Ipv4Addr::LOCALHOST.into()) || self.permits(Ipv6Addr::LOCALHOST.into())
     }
 
-    /// Returns true if names of the local network are permitted: at least one network is allowed.
+    /// Returns true if at least one network is allowed. Names of the local network are then permitted.
     pub(crate) fn permits_private_networks(&self) -> bool {
         !self.allowed.is_empty()
     }
@@ -89,18 +89,19 @@ const SPECIAL_V4: [Ipv4Net; 17] = [
     v4([224, 0, 0, 0], 4),
     v4([240, 0, 0, 0], 4),
     v4([255, 255, 255, 255], 32),
-    // A public address by its number, but every Azure machine reaches its host through it.
+    // An address in a public range, through which every Azure machine reaches its host.
     v4([168, 63, 129, 16], 32),
 ];
 
 /// The part of IPv6 that is assigned to the public internet.
 const GLOBAL_V6: Ipv6Net = v6(0x2000_0000, 3);
 
-/// Networks in it that are not public. Teredo and 6to4 embed an IPv4 address of the sender's choice.
+/// Networks in [`GLOBAL_V6`] that are not public. Teredo and 6to4 embed an IPv4 address of the sender's
+/// choice.
 const SPECIAL_V6: [Ipv6Net; 4] =
     [v6(0x2001_0000, 23), v6(0x2001_0db8, 32), v6(0x2002_0000, 16), v6(0x3fff_0000, 20)];
 
-/// Networks that an operator can allow. An allowlist, so that a forgotten network stays blocked.
+/// Networks that an operator can allow. All other non-public networks stay blocked.
 const PRIVATE: [IpNet; 8] = [
     IpNet::V4(v4([10, 0, 0, 0], 8)),
     IpNet::V4(v4([100, 64, 0, 0], 10)),

@@ -9,7 +9,7 @@ pub const MAX_HEADERS: usize = 50;
 /// Maximum total size of names and values, in bytes: 8 KiB.
 pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 
-/// Name of the header that carries a request's idempotency key.
+/// Name of the header that carries the idempotency key of a call.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Maximum length of an idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -35,17 +35,17 @@ pub enum HeaderFault {
     /// The name is not a token (RFC 9110, section 5.6.2).
     #[error("expected a header name of letters, digits and hyphens")]
     Name,
-    /// The value contains bytes that could end it early or that servers read differently.
+    /// The value contains bytes that could end the header early, or that servers interpret in different ways.
     #[error("expected a value of visible ASCII characters, spaces and tabs")]
     Value,
-    /// The header may not be set by a task.
-    #[error("this header is set by the connection, by proxies or by nobat itself")]
+    /// The connection, proxies or nobat itself set the header.
+    #[error("this header cannot be set, because the connection, a proxy or nobat sets it; remove it")]
     Reserved,
     /// The value of `Idempotency-Key` is invalid, see [`is_idempotency_key`].
     #[error("expected a key of 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters, without spaces")]
     IdempotencyKey,
     /// The same name is given again in other letter case.
-    #[error("this header is given twice")]
+    #[error("this header is given twice; expected it once")]
     Twice,
     /// There are more than [`MAX_HEADERS`] headers.
     #[error("expected at most {MAX_HEADERS} headers")]
@@ -93,8 +93,8 @@ fn take(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), HeaderFa
     Ok(())
 }
 
-/// `HeaderValue` refuses CR, LF and NUL itself, but accepts bytes from 0x80 on, which servers read
-/// differently.
+/// Returns the value, marked as sensitive. Also refuses bytes from 0x80 on: `HeaderValue` accepts these
+/// bytes, but servers interpret them in different ways.
 fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(HeaderFault::Value);
@@ -104,8 +104,8 @@ fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     Ok(value)
 }
 
-/// Returns true for headers that frame the message or belong to one hop, that proxies set, or that receivers
-/// trust nobat to set.
+/// Returns true for headers that a client may not set: headers of the connection, headers of proxies, and
+/// headers that receivers expect only from nobat.
 fn is_reserved(lowercase: &str) -> bool {
     const NAMES: [&str; 10] = [
         "connection",

@@ -32,8 +32,8 @@ const MAX_FAILURES: usize = 1_024;
 const MAX_TENANTS: usize = 256;
 
 tokio::task_local! {
-    /// The request that the connection is opened for. The HTTP client polls the connector within the
-    /// request's own future first.
+    /// The request that the connection is opened for. The HTTP client first polls the connector inside the
+    /// request's future, so the connector can read this value.
     pub(crate) static ORIGIN: Origin;
 }
 
@@ -44,12 +44,13 @@ pub(crate) struct Origin {
     is_waiting: Arc<AtomicBool>,
 }
 
-/// Runs look-ups within the limits. They wait in order of arrival, first at the limit of their tenant.
+/// Runs look-ups within the limits. Each look-up waits for a slot of its tenant, then for a slot of the
+/// process, in order of arrival.
 pub(crate) struct Lookups {
     resolver: Arc<dyn Resolve>,
     slots: Semaphore,
     tenants: Mutex<HashMap<Tenant, Arc<Semaphore>>>,
-    /// Names whose look-up failed, each with the time until which it is not repeated.
+    /// Names whose look-up failed, each with the time until which the look-up is not repeated.
     failures: Mutex<Recent<String, Instant>>,
 }
 
@@ -83,7 +84,7 @@ impl Lookups {
         }
         let own = self.of_tenant(&origin.tenant);
         let _slots = self.acquire(&own, origin).await?;
-        // Another look-up may have failed during the wait.
+        // Another look-up of this name may have failed during the wait.
         if self.has_failed(name) {
             return Err(ConnectError::Dns);
         }
@@ -92,7 +93,7 @@ impl Lookups {
             Ok(addresses) => Ok(addresses),
             Err(error) if is_local(&error) => Err(ConnectError::Io(error)),
             Err(error) => {
-                tracing::debug!(%error, "a name could not be looked up");
+                tracing::debug!(%error, "the look-up of a name failed; it is not repeated for a few seconds");
                 self.note_failure(name);
                 Err(ConnectError::Dns)
             }
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and never answers
-    /// others. Counts running look-ups.
+    /// other names. Counts running look-ups.
     #[derive(Default)]
     struct Silent {
         asked: AtomicUsize,

@@ -1,7 +1,7 @@
-//! Resolver with the operating system's configuration, without threads.
+//! Name resolver that uses the operating system's configuration and no threads.
 //!
-//! `getaddrinfo` occupies a thread until the name server answers, even if its caller is gone. This resolver
-//! is a future: dropping it closes its sockets.
+//! `getaddrinfo` occupies a thread until the name server answers, even if the caller is gone. A look-up of
+//! this resolver is a future. Dropping it closes its sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -52,7 +52,7 @@ pub struct SystemResolver(Mutex<Loaded>);
 
 struct Loaded {
     resolver: TokioResolver,
-    /// Modification times of the files. `None` if the configuration does not come from them.
+    /// Modification times of the files. `None` if the configuration does not come from files.
     modified: Option<[Option<SystemTime>; 2]>,
     checked_at: Instant,
 }
@@ -90,7 +90,7 @@ impl SystemResolver {
                 match from_system() {
                     Ok(resolver) => loaded.resolver = resolver,
                     Err(error) => {
-                        tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the previous one");
+                        tracing::warn!(%error, "the changed resolver configuration is not usable; the previous one stays in effect");
                     }
                 }
                 loaded.modified = Some(modified);
@@ -104,13 +104,13 @@ fn modified() -> [Option<SystemTime>; 2] {
     FILES.map(|file| Path::new(file).metadata().and_then(|metadata| metadata.modified()).ok())
 }
 
-/// Loads the system's configuration. Without a usable `resolv.conf` it asks a name server on 127.0.0.1, like
-/// the C library.
+/// Loads the system's configuration. Without a usable `resolv.conf`, the resolver asks a name server on
+/// 127.0.0.1, like the C library.
 fn from_system() -> io::Result<TokioResolver> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, options)) => build(config, options),
         Err(error) => {
-            tracing::warn!(%error, "/etc/resolv.conf is not usable; using a name server on 127.0.0.1");
+            tracing::warn!(%error, "/etc/resolv.conf is not usable; names are resolved by a name server on 127.0.0.1");
             let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             build(ResolverConfig::from_name_servers(vec![server]), ResolverOpts::default())
         }

@@ -10,12 +10,13 @@ use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-/// Smallest number that means seconds since 1970 instead of a pause. As a pause it would be 31 years.
+/// Smallest number that means seconds since 1970 instead of a pause. As a pause, this number would be 31
+/// years.
 const FIRST_EPOCH_SECOND: u64 = 1_000_000_000;
 /// Smallest number that means milliseconds since 1970.
 const FIRST_EPOCH_MILLISECOND: u64 = 1_000_000_000_000;
 
-/// Returns the longest pause that the headers ask for, or `None`. The caller limits it.
+/// Returns the longest pause that the headers ask for, or `None`. The caller limits the pause.
 ///
 /// Values that are unreadable, negative or in the past are ignored.
 pub fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -24,9 +25,12 @@ pub fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// Returns the longest pause in one field value. Its parts are separated by commas.
 ///
-/// A part is one of these: a number of seconds, whose fraction is rounded up; an HTTP date (IMF-fixdate, RFC
-/// 850, asctime); an RFC 5322 date with any zone; an RFC 3339 or ISO 8601 date, in UTC if it names no zone; a
-/// number of seconds or milliseconds since 1970, if it is large enough.
+/// A part has one of these forms:
+/// - a number of seconds, whose fraction is rounded up
+/// - an HTTP date (IMF-fixdate, RFC 850, asctime)
+/// - an RFC 5322 date with any time zone
+/// - an RFC 3339 or ISO 8601 date, in UTC if it names no time zone
+/// - a large number: seconds or milliseconds since 1970
 pub fn read(value: &[u8], now: SystemTime) -> Option<Duration> {
     let parts: Vec<&str> = std::str::from_utf8(value).ok()?.split(',').map(str::trim).collect();
     let mut longest = None;
@@ -49,7 +53,7 @@ fn one(part: &str, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// Reads digits, with or without a decimal point. A number too large to count is the longest pause.
+/// Reads digits, with or without a decimal point. A number that overflows becomes the longest pause.
 fn number(text: &str, now: SystemTime) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {

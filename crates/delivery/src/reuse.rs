@@ -1,4 +1,4 @@
-//! Detects that a request was lost with a reused connection and may be sent again on a new one.
+//! Detects that a request was lost with a reused connection and may be sent again on a new connection.
 //!
 //! A receiver may close an idle connection while a request is written to it (RFC 9112, section 9.3.1). The
 //! sender then sees a reset or the end of the stream, and no byte of a response.
@@ -29,11 +29,11 @@ struct Counters {
     in_flight: AtomicU64,
 }
 
-/// State of a connection when a request got it.
+/// State of a connection at the moment when the pool assigned it to a request.
 ///
 /// hyper-util's pool clones the metadata of a connection when it assigns the connection to a request and
-/// before it writes the request ([`CaptureConnection`]). It offers no other hook at that moment. So the first
-/// clone takes a snapshot, and its clones keep that.
+/// before it writes the request ([`CaptureConnection`]). The pool offers no other hook at that moment. So the
+/// first clone takes a snapshot, and later clones share it.
 #[derive(Debug)]
 struct Checkout {
     counters: Arc<Counters>,
@@ -79,9 +79,9 @@ pub(crate) fn note_answer(extensions: &Extensions) {
     }
 }
 
-/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. In
-/// HTTP/2 its stream was then refused, or is newer than the last one that a GOAWAY names (RFC 9113, section
-/// 8.7).
+/// Returns true if the receiver did not process the failed request, so it is safe to send the request again.
+/// In HTTP/2, the receiver has then refused the stream, or has sent a GOAWAY that does not cover the stream
+/// (RFC 9113, section 8.7).
 pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -94,15 +94,15 @@ pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Returns true if the failed request used an idle connection that had served a request before, and no byte
-/// was read from it since.
+/// Returns true if the failed request used a connection that was idle after an earlier request, and no byte
+/// was read from the connection since.
 pub(crate) fn is_lost_with_reused_connection(captured: &CaptureConnection) -> bool {
     let mut extensions = Extensions::new();
     let metadata = captured.connection_metadata();
     let Some(connected) = metadata.as_ref() else { return false };
     connected.get_extras(&mut extensions);
     let Some(Checkout { counters, snapshot: Some(snapshot) }) = extensions.get() else { return false };
-    // HTTP/1 assigns a connection to one request at a time, so a reused one was idle.
+    // HTTP/1 assigns a connection to one request at a time, so a reused connection was idle.
     let was_idle = !connected.is_negotiated_h2() || snapshot.others_in_flight == 0;
     snapshot.earlier_answers > 0 && was_idle && counters.read.load(SeqCst) == snapshot.read
 }
@@ -132,8 +132,8 @@ where
     }
 }
 
-/// A stream that counts the bytes read from it. Under TLS these are the bytes of HTTP: an alert that closes
-/// the connection does not count.
+/// A stream that counts the bytes read from it. Under TLS, the stream counts only bytes of HTTP: an alert
+/// that closes the connection does not count.
 pub(crate) struct Counted<S> {
     /// A stream of tokio's type, whose buffers show how much was read.
     stream: TokioIo<S>,

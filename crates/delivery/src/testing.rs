@@ -24,7 +24,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server that handles every connection with `answer`. It ends with the test's runtime.
+    /// Starts a server that handles every connection with `answer`. The server ends with the test's runtime.
     pub(crate) async fn start<F>(answer: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -32,7 +32,7 @@ impl Server {
         Self::start_on(IpAddr::V4(Ipv4Addr::LOCALHOST), answer).await.unwrap()
     }
 
-    /// Starts a server on another address, which a machine may lack.
+    /// Starts a server on this address. Fails if the machine does not have the address.
     pub(crate) async fn start_on<F>(
         address: IpAddr,
         answer: impl Fn(TcpStream) -> F + Send + 'static,
@@ -74,7 +74,7 @@ impl Server {
         format!("http://{}/", self.address)
     }
 
-    /// Returns the URL of its port under another host name.
+    /// Returns the server's URL with another host name.
     pub(crate) fn url_as(&self, host: &str) -> String {
         format!("http://{host}:{}/", self.address.port())
     }
@@ -89,7 +89,7 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::R
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Answers every name with the next of these lists. The last one repeats. Without a list the name does not
+/// Resolves every name to the next of these lists. The last list repeats. Without a list, the name does not
 /// exist.
 pub(crate) struct Names(Mutex<VecDeque<Vec<IpAddr>>>);
 

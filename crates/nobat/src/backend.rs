@@ -38,31 +38,32 @@ pub struct Settings {
     pub retention_days: u32,
 }
 
-/// Opened backend, and its properties that a server needs.
+/// Opened storage, with the settings that depend on it.
 pub(crate) struct Opened {
     /// Backend for the API and the sweeper.
     pub(crate) backend: Backend,
-    /// The same for the handlers. On AWS it has its own connections, which live on the threads that opened
-    /// them.
+    /// The same storage, for the handlers. On AWS, the handlers have their own connections, because a
+    /// connection belongs to the Tokio runtime that opened it.
     pub(crate) for_handlers: Backend,
     /// Key that authenticates the cursors of lists.
     pub(crate) cursor_key: [u8; 32],
     /// Time between two sweeps.
     pub(crate) sweep_interval: Duration,
-    /// Time between two counts of the waiting tasks of a tenant that has a limit on them.
+    /// Time between two counts of the pending tasks of a tenant with a quota.
     pub(crate) recount: Duration,
-    /// Name for the log.
+    /// Path of the file or name of the table, for the log.
     pub(crate) name: String,
     /// SQLite file, if there is one. The server writes its address into the file's lock file.
     pub(crate) file: Option<Sqlite>,
 }
 
-/// Time between two sweeps of a file. No other process sweeps it, so leases and deadlines wait for this.
+/// Time between two sweeps of a SQLite file. Only this process sweeps the file, so an expired lease or a
+/// passed deadline is noticed up to this time late.
 const SWEEP_OF_A_FILE: Duration = Duration::from_secs(1);
-/// Time between two counts in a file. A count takes a millisecond or two.
+/// Time between two counts of pending tasks in a SQLite file. A count takes one or two milliseconds.
 const COUNT_IN_A_FILE: Duration = Duration::from_secs(1);
-/// Time between two sweeps of a table, the same as for the sweep function. Every sweep costs money, and a
-/// task's sweep time has a margin of minutes anyway.
+/// Time between two sweeps of a DynamoDB table, the same as for the sweeper function on Lambda. Every sweep
+/// costs money, and a task's sweep time has a margin of minutes anyway.
 #[cfg(feature = "aws")]
 const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 
@@ -102,7 +103,7 @@ async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened>
     let queue_url = settings
         .queue_url
         .clone()
-        .context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
+        .context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the SQS queue")?;
     let cursor_key = nobat_aws::cursor_key(&table);
     let name = table.clone();
     let settings = nobat_aws::Settings { table, queue_url, retention };
@@ -123,7 +124,7 @@ async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened>
 #[expect(clippy::unused_async, reason = "with the feature, it awaits")]
 async fn aws(_settings: &Settings, _retention: Duration) -> anyhow::Result<Opened> {
     anyhow::bail!(
-        "this nobat was built without the AWS backend; use a release or an image, or build with `cargo build --release --features aws`"
+        "this nobat was built without the AWS backend; use a released program or the container image, or build with `cargo build --release --features aws`"
     )
 }
 

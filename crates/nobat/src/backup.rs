@@ -1,4 +1,4 @@
-//! `nobat backup` and `nobat restore`: copies of the file as of one moment.
+//! `nobat backup` and `nobat restore`: consistent copies of the SQLite file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,7 +54,7 @@ impl Restore {
         let key = vault::key_file(&self.data);
         if !key.exists() {
             eprintln!(
-                "secrets need the master key of the time of the backup: restore its file as {}",
+                "secrets are readable only with the master key from the time of the backup: restore its file as {}",
                 key.display()
             );
         }

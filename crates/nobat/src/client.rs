@@ -1,4 +1,4 @@
-//! Client of a nobat server, or of the store that this process has opened.
+//! Client of the API: over HTTP to a nobat server, or in this process.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -70,7 +70,7 @@ struct FieldError {
 }
 
 /// Maximum time for the head of a response, and again for its body. It is longer than the maximum `?wait=` of
-/// a server.
+/// this program (20 seconds).
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Number of elements in one page of a list.
 const PAGE: usize = 100;
@@ -114,8 +114,8 @@ impl Client {
             filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
         let filters = filters.concat();
         let (mut found, mut cursor) = (Vec::new(), String::new());
-        // A page can be short although more follow, since the server examines a bounded number of records for
-        // each.
+        // A page can be short although more pages follow, since the server reads a limited number of records
+        // for each page.
         while found.len() < limit {
             let size = (limit - found.len()).min(PAGE);
             let page = self.get(&format!("{path}?limit={size}{filters}{cursor}")).await?.page()?;
@@ -151,7 +151,7 @@ impl Client {
 
 /// Returns the `Authorization` header for a key.
 fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
-    // The error must not repeat the value, which may be most of a key.
+    // The error must not repeat the value, which may be a mistyped key.
     let key: KeyText = key.trim().parse().context("the API key (from --key or NOBAT_KEY) is not valid")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
     header.set_sensitive(true);
@@ -203,7 +203,7 @@ impl Remote {
 async fn within_timeout<T, E: Into<anyhow::Error>>(
     answer: impl Future<Output = Result<T, E>>,
 ) -> anyhow::Result<T> {
-    tokio::time::timeout(TIMEOUT, answer).await.context("no response in time")?.map_err(Into::into)
+    tokio::time::timeout(TIMEOUT, answer).await.context("no response within a minute")?.map_err(Into::into)
 }
 
 impl Refusal {
@@ -243,8 +243,8 @@ pub(crate) fn encode(text: &str) -> String {
         .collect()
 }
 
-/// Connects names below `localhost` to this machine (RFC 6761, section 6.3), which not every resolver does.
-/// Emulators of AWS tell their APIs apart by such names.
+/// Connects names below `localhost` to this machine (RFC 6761, section 6.3), since not every resolver knows
+/// these names. AWS emulators give each API such a name.
 fn to_this_machine(base: HttpUrl) -> anyhow::Result<(HttpUrl, Option<HeaderValue>)> {
     match base.host() {
         UrlHost::Name(name) if name.ends_with(".localhost") => {

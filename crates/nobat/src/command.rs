@@ -13,13 +13,13 @@ use crate::client::{Client, ClientArgs, encode};
 use crate::response::{Answer, array};
 use crate::{exit, render};
 
-/// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may
-/// grant less.
+/// Maximum time in seconds for which one request of `nobat wait` asks the server to wait for the task. The
+/// server may wait less.
 const WAIT: f64 = 20.0;
-/// The same on a terminal, which shows progress. The server answers early only when the task ends, so
-/// progress needs short requests.
+/// Maximum time in seconds for which one request of `nobat wait` waits if standard error is a terminal. The
+/// terminal shows progress, and the server answers early only if the task ends, so these requests are short.
 const WAIT_FOR_PROGRESS: f64 = 1.0;
-/// Minimum time between two requests of `wait`.
+/// Minimum time between two requests of `nobat wait`.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// `nobat get`
@@ -91,7 +91,7 @@ pub(crate) struct Cancel {
 pub(crate) struct Replay {
     /// Id of the task
     id: String,
-    /// Send the endpoint a new idempotency key, so that it repeats work that it has done already
+    /// Send a new idempotency key. The receiver then repeats work that it has already done
     #[arg(long)]
     new_key: bool,
     /// Replay only if the task is at this generation
@@ -196,7 +196,7 @@ pub(crate) async fn wait(
             return Ok(code.into());
         }
         render::progress(&task);
-        // Avoids a busy loop if the server grants no wait.
+        // Avoids a busy loop if the server answers at once.
         tokio::time::sleep(MIN_INTERVAL.saturating_sub(asked.elapsed())).await;
     }
 }

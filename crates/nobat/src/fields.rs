@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::response::to_json;
 
-/// Fields that flags set: pointer into the body, and JSON.
+/// Fields given as flags: JSON pointer into the request body, and JSON value.
 pub(crate) struct Fields(pub(crate) Vec<(&'static str, Box<RawValue>)>);
 
 /// Field of a task that has its own flag.
@@ -35,8 +35,8 @@ const fn field(flag: &'static str, pointer: &'static str, form: Form, help: &'st
     Field { flag, pointer, form, help }
 }
 
-/// Every field of a task but `kind` and `payload`, which are arguments of their own. A test compares them
-/// with the OpenAPI document.
+/// Every field of a task except `kind` and `payload`, which `nobat submit` defines itself. A test compares
+/// them with the OpenAPI document.
 const FIELDS: [Field; 24] = [
     field("queue", "/queue", Form::Text, "Queue. Default: default"),
     field(
@@ -100,7 +100,7 @@ const FIELDS: [Field; 24] = [
         "retry-max-age",
         "/retry/max_age",
         Form::Number,
-        "Seconds after acceptance or a replay in which retries start. Default: no limit",
+        "Seconds after acceptance or a replay after which no retry starts. Default: no limit",
     ),
     field(
         "retry-delays",
@@ -119,29 +119,44 @@ const FIELDS: [Field; 24] = [
         "callback-retry-max-attempts",
         "/callback/retry/max_attempts",
         Form::Number,
-        "--retry-max-attempts of the report",
+        "Like --retry-max-attempts, for the report",
     ),
     field(
         "callback-retry-initial-delay",
         "/callback/retry/initial_delay",
         Form::Number,
-        "--retry-initial-delay of the report",
+        "Like --retry-initial-delay, for the report",
     ),
     field(
         "callback-retry-multiplier",
         "/callback/retry/multiplier",
         Form::Number,
-        "--retry-multiplier of the report",
+        "Like --retry-multiplier, for the report",
     ),
     field(
         "callback-retry-max-delay",
         "/callback/retry/max_delay",
         Form::Number,
-        "--retry-max-delay of the report",
+        "Like --retry-max-delay, for the report",
     ),
-    field("callback-retry-jitter", "/callback/retry/jitter", Form::Text, "--retry-jitter of the report"),
-    field("callback-retry-max-age", "/callback/retry/max_age", Form::Number, "--retry-max-age of the report"),
-    field("callback-retry-delays", "/callback/retry/delays", Form::Numbers, "--retry-delays of the report"),
+    field(
+        "callback-retry-jitter",
+        "/callback/retry/jitter",
+        Form::Text,
+        "Like --retry-jitter, for the report",
+    ),
+    field(
+        "callback-retry-max-age",
+        "/callback/retry/max_age",
+        Form::Number,
+        "Like --retry-max-age, for the report",
+    ),
+    field(
+        "callback-retry-delays",
+        "/callback/retry/delays",
+        Form::Numbers,
+        "Like --retry-delays, for the report",
+    ),
 ];
 
 /// Parses the number of a flag. Returns it as written, which is JSON.

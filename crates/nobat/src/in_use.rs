@@ -1,9 +1,9 @@
-//! Errors of commands that need a file which another process has open: they name the process and the remedy.
+//! Errors of commands whose file another process has open. The errors name the process, and what to do.
 
 use nobat_sqlite::{BackupError, Holder, OpenError};
 
-/// Flags of `nobat keys` that name a store or hold a key. The suggested command goes through a server, so it
-/// must not contain them.
+/// Flags of `nobat keys` that the suggested command omits. The suggested command calls a server instead of
+/// opening a store, and must not show a key.
 const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--retention-days", "--key"];
 
 /// Adds advice to an error if its cause is that another process has the file open.
@@ -19,17 +19,17 @@ pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> Strin
     }
 }
 
-/// Returns the advice for a server, which needs a file of its own.
+/// Returns the advice for `nobat serve`, which needs a file of its own.
 pub(crate) fn choose_another(_: &Holder) -> String {
     "stop that process, or name another file with --data (NOBAT_DATA)".to_owned()
 }
 
-/// Returns the advice for a restore, which needs a closed file.
+/// Returns the advice for `nobat restore`, which needs a closed file.
 pub(crate) fn stop_first(_: &Holder) -> String {
     "stop that process, then run this command again".to_owned()
 }
 
-/// Returns the advice for a command that can go through the server: the same command with the server's URL.
+/// Returns the advice for a command that can call the server instead: the same command with the server's URL.
 pub(crate) fn run_through(holder: &Holder) -> String {
     match holder.url() {
         Some(url) => {
@@ -53,7 +53,7 @@ fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
             arguments.next();
         }
     }
-    // After the program, `keys` and, usually, the subcommand.
+    // Inserts the URL after the program, `keys` and, usually, the subcommand.
     words.splice(words.len().min(3)..words.len().min(3), ["--url".to_owned(), quoted(url)]);
     words.join(" ")
 }

@@ -1,5 +1,5 @@
-//! `nobat keys`: manages API keys through a server's API, or in the file or the table itself. The first key
-//! of a store is created in the latter way.
+//! `nobat keys`: manages API keys through a server's API, or directly in the file or the table. Operators
+//! create the first key directly.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(crate) struct Keys {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a key and print it. It is not shown again
+    /// Create a key and print it. The key is not shown again
     Create(Create),
     /// List keys
     List(List),

@@ -13,26 +13,26 @@ use crate::response::array;
 use crate::submit::argument;
 use crate::{exit, render};
 
-/// Resource that the API configures.
+/// Resource of the API, such as endpoints, and its commands.
 struct Resource {
     /// Name of the command.
     name: &'static str,
     about: &'static str,
     path: &'static str,
-    /// True if there are several, each with a name.
+    /// True if the API has several resources of this type, each with a name.
     has_names: bool,
-    /// Columns of its list.
+    /// Columns of the list of these resources.
     columns: &'static [&'static str],
     actions: &'static [Action],
 }
 
 /// Action on a resource: one request.
 struct Action {
-    /// Name of the command below the resource's.
+    /// Name of the action's subcommand, below the resource's command.
     name: &'static str,
     about: &'static str,
     method: Method,
-    /// End of the path, after the name.
+    /// End of the URL path, after the name of the resource.
     end: &'static str,
     body: Body,
 }
@@ -40,7 +40,7 @@ struct Action {
 /// Body of the request.
 #[derive(PartialEq)]
 enum Body {
-    /// None, and no name: the action lists all resources.
+    /// No body and no name: the action lists all resources.
     List,
     None,
     Fixed(&'static str),
@@ -60,16 +60,22 @@ const fn action(
 
 /// Actions of queues and of kinds.
 const LANE: [Action; 4] = [
-    action("get", "Show its configuration and the state of its limits", Method::GET, "", Body::None),
-    action("put", "Change it. Omitted fields keep their values", Method::PUT, "", Body::Required),
+    action("get", "Show the configuration and the state of the limits", Method::GET, "", Body::None),
+    action(
+        "put",
+        "Change the configuration. Omitted fields keep their values",
+        Method::PUT,
+        "",
+        Body::Required,
+    ),
     action(
         "pause",
-        "Start no more of its tasks. Running tasks go on",
+        "Pause: start no more tasks. Running tasks go on",
         Method::PUT,
         "",
         Body::Fixed(r#"{"paused":true}"#),
     ),
-    action("resume", "Start its tasks again", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
+    action("resume", "Start tasks again after a pause", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
 ];
 
 const RESOURCES: [Resource; 6] = [
@@ -102,24 +108,30 @@ const RESOURCES: [Resource; 6] = [
                 "",
                 Body::None,
             ),
-            action("pause", "Hold its tasks. Running tasks go on", Method::POST, "/pause", Body::None),
+            action(
+                "pause",
+                "Hold the endpoint's tasks. Running tasks go on",
+                Method::POST,
+                "/pause",
+                Body::None,
+            ),
             action(
                 "resume",
-                "Call it again, after a pause, a 410 or an open circuit breaker",
+                "Call the endpoint again, after a pause, a 410 or an open circuit breaker",
                 Method::POST,
                 "/resume",
                 Body::None,
             ),
             action(
                 "rotate",
-                "Replace its signing secret. The new one is shown once",
+                "Replace the endpoint's signing secret. The new secret is shown once",
                 Method::POST,
                 "/rotate",
                 Body::Optional,
             ),
             action(
                 "test",
-                "Call it once and show its response (exit code 4 if a task would not succeed)",
+                "Call the endpoint once and show the response (exit code 4 if a task would not succeed)",
                 Method::POST,
                 "/test",
                 Body::Optional,
@@ -149,8 +161,8 @@ const RESOURCES: [Resource; 6] = [
         has_names: true,
         columns: &[],
         actions: &[
-            action("get", "Show its configuration and the state of its limits", Method::GET, "", Body::None),
-            action("put", "Replace its limits. Omitted limits are removed", Method::PUT, "", Body::Required),
+            action("get", "Show the configuration and the state of the limits", Method::GET, "", Body::None),
+            action("put", "Replace the limits. Omitted limits are removed", Method::PUT, "", Body::Required),
         ],
     },
     Resource {
@@ -194,7 +206,7 @@ const RESOURCES: [Resource; 6] = [
             ),
             action(
                 "rotate",
-                "Replace the secret. The previous one also signs for `grace_period` seconds. Default: a day",
+                "Replace the secret. The previous secret also signs for `grace_period` seconds. Default: a day",
                 Method::POST,
                 "/rotate",
                 Body::Optional,
@@ -210,7 +222,7 @@ const RESOURCES: [Resource; 6] = [
     },
 ];
 
-/// Command of this table, with its arguments.
+/// Parsed command: resource, action and arguments.
 pub(crate) struct Call {
     resource: &'static Resource,
     action: &'static Action,
@@ -258,7 +270,7 @@ impl Action {
     fn command(&self, resource: &Resource) -> Command {
         let mut command = Command::new(self.name);
         if resource.has_names && self.body != Body::List {
-            command = command.arg(Arg::new("name").value_name("NAME").required(true).help("Its name"));
+            command = command.arg(Arg::new("name").value_name("NAME").required(true).help("Name"));
         }
         if matches!(self.body, Body::Optional | Body::Required) {
             let help = "Fields, as in the API: JSON, @FILE, or - for standard input";

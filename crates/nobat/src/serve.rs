@@ -72,8 +72,8 @@ pub struct Serve {
     /// Maximum timeout of a task in seconds
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
-    /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8
-    /// seconds more
+    /// Seconds that running tasks have to finish on SIGTERM. The server gives tasks that run longer back
+    /// within 8 more seconds
     #[arg(long, env = "NOBAT_DRAIN_TIMEOUT", default_value_t = 20)]
     pub drain_timeout: u32,
     /// Log filter: error, warn, info, debug, or `target=level` pairs
@@ -83,7 +83,7 @@ pub struct Serve {
 
 /// Time between two removals of tasks whose retention has ended.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
-/// Maximum time for the last writes.
+/// Maximum time for the last writes before the process exits.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 /// Maximum time to answer requests after shutdown has begun.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
@@ -94,7 +94,8 @@ impl Serve {
         log_to_stderr(&self.log)?;
         let stop = CancellationToken::new();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // The port comes first: a start that fails because the port is taken must not create a file.
+        // Binds the port before it opens the file: a start that fails because the port is in use must not
+        // create a file.
         let listener = listen(self.listen).with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
         serve(self, listener, handlers, stop).await
@@ -102,16 +103,16 @@ impl Serve {
 }
 
 /// Maximum number of connections that wait for the server to accept them. The operating system may allow
-/// fewer (`net.core.somaxconn`, 4,096 on Linux). A connection beyond it waits for a second or more, until its
-/// client sends again.
+/// fewer (`net.core.somaxconn`, 4,096 on Linux). A connection beyond this number waits for a second or more,
+/// until the client tries again.
 const BACKLOG: u32 = 4_096;
 
 /// Binds the address. Clients can connect from here on, but get no response before the server accepts
 /// connections.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does. Without it, a restart fails until the connections of the previous server
-    // have expired.
+    // `TcpListener::bind` sets this option too. Without it, a restart fails until the connections of the
+    // previous server have expired.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -178,7 +179,7 @@ async fn serve_from(
     };
     let guard =
         Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
-    // The tester of the API needs its own connections, since handlers run on another Tokio runtime.
+    // The API's endpoint tester needs its own connections, since handlers run on another Tokio runtime.
     let epoch = ConfigEpoch::default();
     let calls = |registry, vault| {
         Http::new(Client::new(guard.clone())).signing(Signer::new(
@@ -227,11 +228,11 @@ async fn serve_from(
             .run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
-    // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
+    // SQLite makes writes in order. After this write, the writes that give tasks back are done too.
     if settings.place.backend == BackendKind::Sqlite
         && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err()
     {
-        tracing::error!("the last writes failed; unfinished tasks run again after the next start");
+        tracing::error!("the last writes took too long; unfinished tasks run again after the next start");
     }
     if outcome.is_ok() {
         tracing::info!("nobat has stopped");
@@ -239,11 +240,12 @@ async fn serve_from(
     outcome
 }
 
-/// Raises the limit of open files. Returns the limits for clients that follow from it.
+/// Raises the limit of open files. Returns the limits of client connections, which follow from the limit of
+/// open files.
 fn limits(settings: &Serve) -> Limits {
     let files = handles::raise_limit();
     let connections = handles::connections(files, settings.concurrency);
-    tracing::info!(files, connections, "limits of open files and of client connections");
+    tracing::info!(files, connections, "limits of open files and of client connections are set");
     Limits {
         connections,
         connections_per_address: settings.max_connections_per_address,
@@ -253,8 +255,8 @@ fn limits(settings: &Serve) -> Limits {
     }
 }
 
-/// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then
-/// anyone could use it.
+/// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since
+/// anyone could then use the server.
 async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<AuthMode> {
     if backend.config.has_keys().await.context("cannot read the API keys")? {
         return Ok(AuthMode::Required);
@@ -266,13 +268,14 @@ async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyho
     );
     ensure!(
         settings.trusted_proxies.is_empty(),
-        "trusted proxies forward requests of others, and no API key exists; {make_one}"
+        "the trusted proxies let other machines reach the server, and no API key exists; {make_one}"
     );
     Ok(AuthMode::NotYet)
 }
 
-/// Returns the addresses of this server on this machine, which tasks must not call: such a task could submit
-/// another like itself without end. The guard takes an unspecified address for all addresses of the machine.
+/// Returns the addresses of this server on this machine. Tasks must not call these addresses, since a task
+/// could submit a copy of itself without end. The guard treats an unspecified address as all addresses of the
+/// machine.
 fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
     let port = listens.port();
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -299,7 +302,7 @@ fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|panic| {
         // Only the location: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a handler or a request panicked");
+        tracing::error!(place, "a panic occurred; the attempt or the request that caused it fails");
     }));
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::response::to_json;
 /// `nobat submit`
 #[derive(Args)]
 pub(crate) struct Submit {
-    /// Kind of the task: http, noop, or one that the program registered
+    /// Kind of the task: http, noop, or a kind that the program registered
     kind: String,
     /// Payload: JSON, @FILE, or - for standard input
     #[arg(long, short)]
@@ -48,7 +48,7 @@ impl Submit {
         })?;
         if self.wait {
             let id = answer.object().text("id").context("the response is not a task")?;
-            // A script then knows the id even if the wait fails, and need not submit the task again.
+            // A script then knows the id even if the wait fails, and does not have to submit the task again.
             eprintln!("accepted: {id}");
             return wait(&client, &id, None, &self.target).await;
         }
@@ -56,8 +56,8 @@ impl Submit {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Returns the body. It contains only fields that were given, so that the server's defaults apply to the
-    /// others.
+    /// Returns the body. It contains only fields that were given, so the server's defaults apply to all other
+    /// fields.
     fn body(&self) -> anyhow::Result<String> {
         let mut root = BTreeMap::new();
         insert(&mut root, "/kind", json(to_json(&self.kind))?);

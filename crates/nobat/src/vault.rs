@@ -32,8 +32,8 @@ pub struct MasterKeyArgs {
     pub kms_key: Option<String>,
 }
 
-/// Text of a master key, as it was given. It is parsed later, since clap repeats invalid values and a
-/// mistyped key is nearly the real one.
+/// Text of a master key, not parsed by clap. clap prints invalid values, and a mistyped key is nearly the
+/// real key.
 #[derive(Clone)]
 pub struct MasterKeyText(String);
 
@@ -63,7 +63,7 @@ impl MasterKeyArgs {
             given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
         ensure!(
             !given.is_empty() || place.backend == BackendKind::Aws || self.kms_key().is_none(),
-            "NOBAT_KMS_KEY requires NOBAT_BACKEND=aws; for a file, set NOBAT_MASTER_KEY, or neither to use a key file beside it"
+            "NOBAT_KMS_KEY requires NOBAT_BACKEND=aws; for a SQLite file, set NOBAT_MASTER_KEY instead, or set neither variable to use a key file"
         );
         Ok(given)
     }
@@ -86,8 +86,8 @@ impl MasterKeyArgs {
                 let key = match read(&file)? {
                     Some(key) => key,
                     None if !signing(backend).await?.is_empty() => bail!(
-                        "the key file {} is missing, and stored secrets need its key: put it back, or set the key as NOBAT_MASTER_KEY. \
-                         If the key is lost, set a new one (`openssl rand -base64 32`), and then every secret again",
+                        "the key file {} is missing, and stored secrets are encrypted with its key: put it back, or set the key as NOBAT_MASTER_KEY. \
+                         If the key is lost, set NOBAT_MASTER_KEY to a new one (`openssl rand -base64 32`), then set every secret again",
                         file.display()
                     ),
                     None => make(&file).with_context(|| format!("cannot create {}", file.display()))?,
@@ -121,11 +121,11 @@ async fn wrapped(place: &Settings, key: &str) -> anyhow::Result<Vaults> {
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "with the feature, it awaits")]
 async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
-    bail!("this nobat was built without the AWS backend; use a release or an image")
+    bail!("this nobat was built without the AWS backend; use a released program or the container image")
 }
 
-/// Returns the path of the key file, beside the data. A copy of the data alone then contains no readable
-/// secrets.
+/// Returns the path of the key file, beside the data. The key is not in the data, so that a copy of the data
+/// contains no readable secrets.
 pub(crate) fn key_file(data: &Path) -> PathBuf {
     // Links are resolved, so that the key is beside the file itself.
     let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
@@ -139,12 +139,12 @@ async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecre
     backend.config.signing(SystemClock.now()).await.context("cannot read the callback secrets")
 }
 
-/// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be
-/// the first sign of it.
+/// Logs a warning if this key cannot decrypt a callback secret. Otherwise the operator would notice the
+/// problem only at the first failed callback.
 async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> {
     let now = SystemClock.now();
     for (tenant, secrets) in signing(backend).await? {
-        let place = CallbackSecrets::place(&tenant);
+        let place = CallbackSecrets::secret_context(&tenant);
         if let Some(error) = secrets.secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err())
         {
             tracing::warn!(%tenant, %error, "a callback secret cannot be decrypted with the configured master key; callbacks are held");
@@ -161,7 +161,7 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     let mode = file.metadata()?.permissions().mode();
-    // A mounted volume can give a group access to its files at each mount. This takes that access away again.
+    // Mounting a volume can give a group access to its files. The next statement removes that access.
     let (of_group, of_all) = (mode & 0o070, mode & 0o007);
     let is_closed =
         of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
@@ -231,7 +231,10 @@ mod tests {
         assert!(read(&file).unwrap().is_some(), "access of a group is removed");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "").unwrap();
-        assert!(format!("{:#}", read(&file).unwrap_err()).contains("nobat.db.key: a master key is 32 bytes"));
+        assert!(
+            format!("{:#}", read(&file).unwrap_err())
+                .contains("nobat.db.key: expected a master key: 32 bytes")
+        );
     }
 
     #[tokio::test]
@@ -247,7 +250,7 @@ mod tests {
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let (tenant, now) = (Tenant::default(), clock.now());
         let sealed = Vault::new(MasterKey::new([2; 32]), Vec::new()).seal(
-            &CallbackSecrets::place(&tenant),
+            &CallbackSecrets::secret_context(&tenant),
             &[1; 32],
             [3; 12],
         );
@@ -285,7 +288,7 @@ mod tests {
             .expect("a refusal");
         assert_eq!(
             format!("{mistyped:#}"),
-            "NOBAT_MASTER_KEY: a master key is 32 bytes in base64, as `openssl rand -base64 32` makes them"
+            "NOBAT_MASTER_KEY: expected a master key: 32 bytes in base64, as `openssl rand -base64 32` makes them"
         );
         assert!(!format!("{:?}", given("hunter2".to_owned())).contains("hunter2"));
     }

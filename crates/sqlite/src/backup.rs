@@ -1,4 +1,4 @@
-//! Backup of the file at one moment, and its restoration.
+//! Backup of the file, and its restoration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl From<std::io::Error> for BackupError {
 /// Copies the current state of the file at `from` to `to`, which must not exist. Nobat may be running on the
 /// file.
 ///
-/// The copy is complete, checked and on disk when this returns. Until then it has another name.
+/// The copy is complete, checked and on disk when this returns. Until then the copy has another name.
 pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
     refuse_existing(to)?;
     let draft = draft_of(to)?;
@@ -63,21 +63,23 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), BackupError> {
     let _lock = Lock::take(to)?;
     refuse_existing(to)?;
     for log in ["-wal", "-shm"] {
-        // A log without its file belongs to another file. SQLite would apply it to this one.
+        // A write-ahead log without its database file belongs to an earlier file. SQLite would apply that log
+        // to the restored file.
         refuse_existing(&beside(to, log))?;
     }
     check(from)?;
     let draft = draft_of(to)?;
-    // The bytes cannot be copied: another process may have the file open, with a part of it in a log.
+    // A copy of the bytes could be incomplete: another process may have the file open and keep new data in
+    // its log.
     open(from)?.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     put_in_place(&draft, to)
 }
 
-/// Returns a temporary name that contains the process id, since another process may be making a copy for the
-/// same destination.
+/// Returns a temporary name. It contains the process id, because another process may be copying to the same
+/// destination.
 fn draft_of(to: &Path) -> Result<PathBuf, BackupError> {
     let draft = beside(to, &format!("-draft-{}", std::process::id()));
-    // Left behind by an interrupted copy.
+    // An interrupted copy may have left this file.
     remove(&draft)?;
     Ok(draft)
 }
@@ -92,7 +94,7 @@ fn put_in_place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Renames the draft, unless the name is taken by now.
+/// Gives the draft its final name. Fails if a file has that name already.
 fn place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     match fs::hard_link(draft, to) {
         Ok(()) => Ok(()),
@@ -115,7 +117,7 @@ fn check(path: &Path) -> Result<(), BackupError> {
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged { path: path.to_owned(), found }) }
 }
 
-/// Opens a connection that creates nothing. It is writable, since SQLite must write to take part in a log.
+/// Opens an existing file. The connection is writable, because SQLite must write to use a write-ahead log.
 fn open(path: &Path) -> Result<Connection, BackupError> {
     if !path.exists() {
         return Err(BackupError::Missing(path.to_owned()));

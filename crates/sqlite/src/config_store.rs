@@ -1,5 +1,5 @@
-//! Configuration store: records and the audit trail in tables, buckets of requests in memory, since there is
-//! one process.
+//! Configuration store. Records and the audit trail are in tables. Token buckets of requests are in memory,
+//! because only one process uses the file.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -21,7 +21,7 @@ use crate::task_queries::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 
-/// Buckets of tenants with a request rate. They are full after a restart.
+/// Token buckets of tenants with a request rate. They are full after a restart.
 #[derive(Default)]
 pub(crate) struct Buckets(Mutex<HashMap<Tenant, TokenBucket>>);
 
@@ -40,7 +40,8 @@ impl ConfigStore for Sqlite {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
-        // A page of one row checks for existence. Requests without a key wait for that.
+        // A page of one row checks whether any API key exists. Requests without a key wait for this check, so
+        // the check must not wait behind scans.
         let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
         self.read(cost, tenant.clone(), move |connection| {
             page(connection, tenant.as_ref(), kind, &after, limit)
@@ -106,7 +107,7 @@ impl Database {
         })
     }
 
-    /// Returns true if the stored version was the previous one.
+    /// Writes the record if the stored version is one lower. Returns true if it was written.
     fn write_record(&self, record: &Record) -> Result<bool, Error> {
         let Record { name, version, body } = record;
         let (kind, version) = (name.kind.as_str(), version.cast_signed());

@@ -1,4 +1,4 @@
-//! All operations on the file, without threads. The writer decides which of them share a transaction.
+//! All operations on the file, without threads. The writer decides which operations share a transaction.
 
 mod scheduling;
 
@@ -23,10 +23,10 @@ use crate::tenant_scheduler::TenantScheduler;
 use crate::worker_shares::WorkerShares;
 use crate::{Error, row};
 
-/// Maximum size of a payload in the table of tasks, in bytes. Longer ones are in a table of their own.
+/// Maximum size of a payload in table `tasks`, in bytes. Larger payloads are in table `payloads`.
 const INLINE_PAYLOAD: usize = 1_024;
 
-/// Result of several writes: keep or undo them.
+/// Result of several writes. `All` keeps the writes, and `Nothing` undoes them.
 pub(crate) enum Savepoint<T> {
     All(T),
     Nothing(T),
@@ -38,13 +38,14 @@ pub(crate) struct Database {
     dispatch: Arc<Dispatch>,
     retention: Duration,
     last_seq: i64,
-    /// `seq` at which the last pass over old tasks stopped.
+    /// `seq` at which the last [`Database::prune`] stopped. 0 if it reached the end.
     pruned_to: i64,
-    /// Tenants with waiting tasks, and the time of each one's next task.
+    /// Tenants with waiting tasks, and the time of each tenant's next task.
     scheduler: TenantScheduler,
-    /// Worker slots that tenants hold, so that one tenant leaves some of them to the others.
+    /// Worker slots that each tenant holds. Some slots are kept free for other tenants.
     shares: WorkerShares,
-    /// Tenants whose due tasks wait until others of their own have ended, as of the last dispatch.
+    /// Tenants with due tasks that could get no more worker slots in the last dispatch. Their tasks start
+    /// when other tasks of the same tenant end.
     withheld: BTreeSet<Tenant>,
     /// True if `scheduler` may differ from the file.
     is_unsure: bool,
@@ -85,8 +86,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Ends every lease at once, whatever the clock says: this process holds the file's lock, so their
-    /// workers are gone.
+    /// Ends every lease, also unexpired leases, and returns the number of leases. No worker can still hold a
+    /// lease, because this process has the lock of the file.
     pub(crate) fn end_leases(&self) -> Result<usize, Error> {
         let mut statement = self.prepare(
             "UPDATE tasks SET lease_until = 0, wake_at = 0, version = version + 1 WHERE status = 3",
@@ -114,7 +115,7 @@ impl Database {
         })
     }
 
-    /// Makes several writes or none.
+    /// Runs several writes, and keeps all of them or none.
     pub(crate) fn savepoint<T>(
         &mut self,
         operation: impl FnOnce(&mut Self) -> Result<Savepoint<T>, Error>,
@@ -145,7 +146,7 @@ impl Database {
         let wanted = if is_first { self.dispatch.wanted() } else { 0 };
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
         if self.handed.len() < wanted && task.due_at <= now && self.shares.allowance(&task.tenant) > 0 {
-            // A refused claim means that the task cannot start now. It then waits like any other.
+            // A refused claim means that the task cannot start now. The task then waits like any other task.
             let _ = task.claim_unstored(now + LEASE, now);
         }
         if !self.write_new(task)? {
@@ -163,7 +164,7 @@ impl Database {
         Ok(None)
     }
 
-    /// Returns true if no task with that name existed.
+    /// Inserts the row of a task. Returns false if a task with that key exists.
     fn write_new(&mut self, task: &Task) -> Result<bool, Error> {
         let seq = (self.last_seq + 1).max(seq_of(task.created_at));
         let text = task.payload.get();
@@ -183,7 +184,7 @@ impl Database {
         Ok(true)
     }
 
-    /// Deletes a task after its retention, so that its name can be used again.
+    /// Deletes a task after its retention, so that its key can be used again.
     fn delete(&self, name: &TaskKey) -> Result<(), Error> {
         let id = name.id.to_bytes();
         self.prepare(
@@ -245,7 +246,7 @@ impl Database {
         Ok(CommitResult::Done(Box::new(task)))
     }
 
-    /// Returns true if the task had that version.
+    /// Writes the task if its stored version is `read_version`. Returns true if it was written.
     fn update(&self, task: &Task, read_version: u64) -> Result<bool, Error> {
         let mut statement = self.prepare(row::UPDATE)?;
         row::bind(&mut statement, task)?;
@@ -300,19 +301,19 @@ impl Database {
         drop(statement);
         let forget = "DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
         let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
-        // The next call continues here, after old tasks that have not ended. After the last one it starts
-        // from the beginning.
+        // The next call continues at this `seq`, so that it does not scan old unfinished tasks again. After
+        // the last task, it starts from the beginning.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
         }
         let limiters = self.forget_limiters(limit, now)?;
-        // The caller repeats the call while this reaches `limit`.
+        // The caller repeats the call as long as the result reaches `limit`.
         Ok(seqs.len().max(forgotten).max(limiters))
     }
 
-    /// Writes a row without meaning. An empty transaction would succeed on a full disk.
+    /// Writes a test row, because an empty transaction would succeed even on a full disk.
     pub(crate) fn probe(&mut self, now: Timestamp) -> Result<(), Error> {
         let sql = "INSERT INTO probe (id, written_at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET written_at = ?1";
         self.prepare(sql)?.execute([now.millis()])?;
@@ -320,10 +321,10 @@ impl Database {
         Ok(())
     }
 
-    /// Gives back claims that no worker took.
+    /// Releases the claims of tasks that no worker took.
     pub(crate) fn release(&mut self, tasks: Vec<Task>, now: Timestamp) -> Result<(), Error> {
         for Task { tenant, id, token, .. } in tasks {
-            // Read again, since the task may have been canceled after its claim.
+            // The task is read again, because it may have been canceled after its claim.
             if let Some(task) = self.get(&TaskKey { tenant, id }, now)?
                 && let Ok(change) = transition(task, Event::Release { token }, now)
             {
@@ -352,8 +353,8 @@ impl Database {
     /// Returns the tasks that no worker took.
     pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
         self.prepare("COMMIT")?.raw_execute()?;
-        // A withheld tenant's next task starts in the transaction that ends one of its own, so no worker has
-        // to wake up for it.
+        // The next task of a withheld tenant starts in the transaction that ends another task of that tenant.
+        // So no worker has to wake up for that task.
         self.dispatch.set_next_due(self.scheduler.earliest_of_others(&self.withheld));
         self.dispatch.tell(&self.touched);
         self.touched.clear();
@@ -371,7 +372,7 @@ impl Database {
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "a transaction could not be rolled back");
+            tracing::error!(%error, "a transaction could not be rolled back; nobat opens the database file again");
         }
     }
 
@@ -380,12 +381,12 @@ impl Database {
         let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         if !matches!(is_busy, Ok(false)) {
             tracing::warn!(
-                "the SQLite write-ahead log could not be merged into the database file; both are kept, and the next start reads them"
+                "the SQLite write-ahead log could not be merged into the database file; both files are kept, and the next start reads both"
             );
         }
     }
 
-    /// Returns the number of rows changed by this connection since it was opened, without those of
+    /// Returns the number of rows changed by this connection since it was opened, without the rows of
     /// [`Database::probe`].
     pub(crate) fn changes(&self) -> u64 {
         self.connection.total_changes().saturating_sub(self.probes)
@@ -399,7 +400,7 @@ impl Database {
     /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns true if
     /// the log is empty.
     ///
-    /// A reader that uses the log prevents that it is emptied. The rest is moved in any case.
+    /// While a reader uses the log, SQLite moves as much as it can, but does not empty the log.
     pub(crate) fn checkpoint(&self) -> bool {
         let emptied = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
             let is_busy: bool =
@@ -408,7 +409,7 @@ impl Database {
         });
         let restored = self.connection.busy_timeout(BUSY_TIMEOUT);
         emptied.and_then(|is_empty| restored.map(|()| is_empty)).unwrap_or_else(|error| {
-            tracing::debug!(%error, "the SQLite checkpoint failed; the write-ahead log is kept until the next one");
+            tracing::debug!(%error, "the SQLite checkpoint failed; the write-ahead log is kept until the next checkpoint");
             false
         })
     }

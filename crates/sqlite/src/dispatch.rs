@@ -15,7 +15,7 @@ pub(crate) struct Dispatch {
     next_due: watch::Sender<Option<Timestamp>>,
 }
 
-/// A waiting worker with room for this many tasks.
+/// A waiting worker, which can take `room` tasks.
 struct Worker {
     room: usize,
     hand: oneshot::Sender<Vec<Task>>,
@@ -34,7 +34,7 @@ impl Default for Dispatch {
 }
 
 impl Dispatch {
-    /// Adds a worker to the queue. Dropping the receiver removes it.
+    /// Adds a waiting worker. Dropping the receiver removes it.
     pub(crate) fn line_up(&self, room: usize) -> oneshot::Receiver<Vec<Task>> {
         let (hand, tasks) = oneshot::channel();
         self.workers.lock().push_back(Worker { room, hand });
@@ -60,7 +60,7 @@ impl Dispatch {
         tasks
     }
 
-    /// Returns the time at which the next task is due, for waiting workers to wake up at.
+    /// Returns a receiver of the time at which the next task is due. Waiting workers wake up at that time.
     pub(crate) fn next_due(&self) -> watch::Receiver<Option<Timestamp>> {
         self.next_due.subscribe()
     }
@@ -84,7 +84,7 @@ impl Dispatch {
     }
 }
 
-/// A watcher of a task. Dropping it ends the watch.
+/// A watcher of a task. Dropping the watcher ends the watch.
 struct Watcher<'a> {
     dispatch: &'a Dispatch,
     name: &'a TaskKey,

@@ -20,14 +20,14 @@ pub enum OpenError {
         /// The process, if the lock file names it.
         holder: Holder,
     },
-    /// A nobat from before the first release wrote it.
+    /// An older, unreleased nobat wrote the file.
     #[error(
         "the file has schema {found}, and this nobat needs {first} or later; choose another file with NOBAT_DATA"
     )]
     OldSchema {
         /// The file's schema version.
         found: i64,
-        /// The first version that is known here.
+        /// Oldest schema version that this nobat can use.
         first: i64,
     },
     /// A newer nobat has written the file.
@@ -44,12 +44,12 @@ pub enum OpenError {
     #[error("the file is a SQLite database of another program; choose another file with NOBAT_DATA")]
     Foreign,
     /// SQLite cannot use the file.
-    #[error("the file cannot be used: {0}")]
+    #[error("SQLite cannot use the file: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The operating system refuses access.
     #[error("the file cannot be opened: {0}")]
     Io(#[from] std::io::Error),
-    /// The file contains data that this version did not write.
+    /// The file contains data that this version cannot read.
     #[error("the file is damaged: {0}")]
     Damaged(String),
 }
@@ -73,7 +73,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Returns the URL at which the server answers on this machine.
+    /// Returns the URL of the server, as seen from this machine.
     pub fn url(self) -> Option<String> {
         let address = self.address?;
         let host = match address.ip() {
@@ -108,8 +108,8 @@ impl fmt::Display for Holder {
 /// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file
 /// names its [`Holder`].
 ///
-/// SQLite's own locks would admit a second process between two transactions, and each would hand out the
-/// other's tasks.
+/// Between two transactions, SQLite's own locks would admit a second process. Both processes would then run
+/// the same tasks.
 pub(crate) struct Lock(File);
 
 impl Lock {
@@ -136,8 +136,8 @@ impl Lock {
         self.name_holder(&format!(" {address}"));
     }
 
-    /// Writes this process into the lock file. If that fails (the disk is full), the lock still holds, and
-    /// errors name no process.
+    /// Writes the id of this process into the lock file. If that fails, for example on a full disk, the lock
+    /// still holds, and errors of other processes do not name this process.
     fn name_holder(&self, rest: &str) {
         let mut file = &self.0;
         let text = format!("{}{rest}\n", std::process::id());
@@ -149,8 +149,8 @@ impl Lock {
     }
 }
 
-/// Returns the canonical path. A link must not have a lock of its own, and a name like `:memory:` must have
-/// no special meaning.
+/// Returns the absolute path without links. Otherwise a link to the file would get a lock of its own, and
+/// SQLite would give a name like `:memory:` a special meaning.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path.exists() { Ok(path.canonicalize()?) } else { Ok(std::path::absolute(path)?) }
 }
@@ -168,15 +168,16 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Opens a connection for writing.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect_plainly(path)?;
-    // SQLite silently opens a file for reading if it may not write it. That is refused here. Otherwise a disk
-    // that is read-only for a while would leave the writer with a connection that can never write again.
+    // If SQLite may not write to a file, it silently opens the file for reading only. Such a connection is
+    // refused here, because it can never write, even after the disk has become writable again.
     if connection.is_readonly(MAIN_DB)? {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A 202 promises that the task is on disk, so every COMMIT waits for the disk, not only every checkpoint.
+    // A response 202 promises that the task is on disk, so every COMMIT waits for the disk, not only every
+    // checkpoint.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     // Fewer, larger checkpoints: a page that many transactions change is copied to the file once.

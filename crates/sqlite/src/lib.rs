@@ -1,7 +1,8 @@
-//! The default backend of nobat: one SQLite file on disk, one writer.
+//! Default backend of nobat: one SQLite file with one writer.
 //!
-//! One table contains the tasks. The queue is an index over the due ones and a wake-up, so no message can be
-//! lost between store and queue. Answered writes are on disk (WAL, `synchronous=FULL`).
+//! One table contains the tasks. The message queue is an index over the due tasks, and the writer wakes
+//! waiting workers. So no hint can be lost between store and message queue. A write is on disk before its
+//! caller gets the result (WAL, `synchronous=FULL`).
 
 mod backup;
 mod config_store;
@@ -40,7 +41,7 @@ use crate::file::Lock;
 use crate::read_pool::Readers;
 use crate::writer::Writer;
 
-/// A backend in one SQLite database. Clones share it.
+/// A backend in one SQLite database. Clones share the database.
 #[derive(Clone)]
 pub struct Sqlite(Arc<Inner>);
 
@@ -53,15 +54,15 @@ struct Inner {
     retention: Duration,
     buckets: Buckets,
     secret: [u8; 32],
-    /// Lock of the file, for as long as this process has it open. `None` for a database in memory.
+    /// Lock of the file, held while this process has the file open. `None` for a database in memory.
     lock: Option<Lock>,
 }
 
 impl Sqlite {
     /// Opens the file or creates it. Ended tasks are kept for `retention`.
     ///
-    /// Fails if another process has the file open, if it is not nobat's, or if a newer, incompatible nobat
-    /// has written it.
+    /// Fails if another process has the file open, if another program wrote the file, or if the version of
+    /// its schema is not compatible.
     pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = &file::absolute(path)?;
         let lock = Lock::take(path)?;
@@ -75,7 +76,7 @@ impl Sqlite {
         if ended > 0 {
             tracing::warn!(
                 tasks = ended,
-                "tasks were running when nobat stopped; the attempt of each counts as crashed"
+                "nobat stopped while tasks were running; the running attempts count as crashed"
             );
         }
         let again = path.to_owned();
@@ -116,22 +117,21 @@ impl Sqlite {
         })))
     }
 
-    /// Returns the backend for the engines.
+    /// Returns the stores and the message queue of this database.
     pub fn backend(&self) -> Backend {
         let sqlite = Arc::new(self.clone());
         Backend { store: sqlite.clone(), queue: sqlite.clone(), config: sqlite.clone(), limiters: sqlite }
     }
 
-    /// Writes the address of the server that has the file open into the lock file, for the errors of other
-    /// processes.
+    /// Writes this server's address into the lock file, so that errors of other processes can name it.
     pub fn announce(&self, address: SocketAddr) {
         if let Some(lock) = &self.0.lock {
             lock.announce(address);
         }
     }
 
-    /// Returns 32 random bytes that are created with the file and stored in it. They authenticate data that
-    /// leaves nobat and comes back.
+    /// Returns 32 random bytes, which are created with the file and stored in it. They authenticate the
+    /// cursors of lists, which clients send back.
     pub fn secret(&self) -> [u8; 32] {
         self.0.secret
     }
@@ -150,7 +150,7 @@ enum Error {
     /// SQLite failed in another operation of the same transaction.
     #[error("the transaction was rolled back: {0}")]
     Spoiled(String),
-    /// The row contains data that this version did not write.
+    /// The row contains data that this version cannot read.
     #[error("{0} cannot be read")]
     Unreadable(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Limiter states, in a table of their own.
+//! Store of limiter states, in table `limiters`.
 
 use async_trait::async_trait;
 use nobat_core::limits::{LimiterChange, LimiterKey, LimiterState, Reservations, Successor};
@@ -96,8 +96,8 @@ impl Database {
         Ok(successor)
     }
 
-    /// Gives back what an ended task held at its limiters
-    /// ([`nobat_core::service::backend::Backend::give_back`]), in the same transaction.
+    /// Gives back the reservation of a task and removes the task from its batch, as
+    /// [`nobat_core::service::backend::Backend::give_back`] does, but in the same transaction.
     pub(crate) fn give_back(
         &mut self,
         task: &Task,

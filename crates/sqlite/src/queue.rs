@@ -1,4 +1,4 @@
-//! The queue: an index over the due tasks, and the workers that wait for them.
+//! The message queue: an index over the due tasks, and the workers that wait for due tasks.
 
 use async_trait::async_trait;
 use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::Sqlite;
 use crate::writer::Load;
 
-/// Maximum time that a worker waits for tasks, the same as with SQS.
+/// Maximum time that a worker waits for tasks, the same as the limit of SQS.
 const MAX_LINE: Duration = Duration::from_secs(20);
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl Queue for Sqlite {
     }
 }
 
-/// A waiting worker. If it leaves after it was handed tasks, they are given back.
+/// A waiting worker. Dropping this value releases the tasks that were handed to the worker but not taken.
 struct WaitingWorker<'a> {
     sqlite: &'a Sqlite,
     tasks: oneshot::Receiver<Vec<Task>>,

@@ -18,7 +18,7 @@ type Operation = Box<dyn FnOnce(&Connection) + Send>;
 /// another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cost {
-    /// One record or limiter by its key. Submissions, authentication and admission wait for these.
+    /// One record or limiter by its key. Submissions, authentication and admission wait for these reads.
     Record,
     /// One task by its id.
     Task,
@@ -26,16 +26,15 @@ pub(crate) enum Cost {
     Scan,
 }
 
-/// Maximum time from the call to the result, including the wait for a turn. Longer waits end with
-/// [`StoreError::Overloaded`]. Few clients wait longer, and after an immediate refusal they would ask again
-/// at once.
+/// Maximum time from the call to the result. A longer read ends with [`StoreError::Overloaded`]. Few clients
+/// wait longer. A much shorter limit would refuse clients that would soon repeat the request.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const fn bounds(name: &'static str) -> Bounds {
     Bounds { name, total: 16_384, tenant: 4_096 }
 }
 
-/// Threads that read. They end when this is dropped.
+/// Threads that read. They end when this value is dropped.
 pub(crate) struct Readers {
     records: Reader,
     tasks: Reader,
@@ -72,7 +71,7 @@ impl Readers {
             queue.count_refusal();
             return Err(StoreError::Overloaded);
         };
-        done.map_err(|_| StoreError::Unavailable("the read ended without a result".to_owned()))?
+        done.map_err(|_| StoreError::Unavailable("the read stopped before it returned a result".to_owned()))?
             .map_err(StoreError::from)
     }
 
@@ -106,7 +105,7 @@ impl Drop for Reader {
     }
 }
 
-/// Place of a read in the queue. Dropping it removes the read if it has not begun.
+/// A read that waits in the queue. Dropping this value removes the read if it has not begun.
 struct QueuedRead<'a> {
     queue: &'a TurnQueue<Operation>,
     owner: Owner,
@@ -126,7 +125,7 @@ fn run(connection: &Connection, waiting: &TurnQueue<Operation>) {
             return;
         }
         for operation in next {
-            // A panic in one read must not end the thread that serves all others of its class.
+            // A panic in one read must not end the thread that serves all other reads of the class.
             if catch_unwind(AssertUnwindSafe(|| operation(connection))).is_err() {
                 tracing::error!("a read panicked; its caller gets an error");
             }

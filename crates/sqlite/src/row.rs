@@ -1,4 +1,4 @@
-//! A task as a row: columns that SQLite uses, and text for the rest.
+//! Conversion of a task to a row and back. Values that SQL needs have columns, and texts hold the rest.
 
 use nobat_core::json::Json;
 use nobat_core::task::{
@@ -31,7 +31,7 @@ pub(crate) const UPDATE: &str = "UPDATE tasks SET status = ?1, wake_at = ?2, ver
      held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, hold_state = ?20, requests = ?21 \
      WHERE tenant = ?22 AND id = ?23 AND version = ?24";
 
-/// Values of column `status`. A task below 3 is waiting. The indexes depend on these numbers.
+/// Values of column `status`. A task with a value below 3 is waiting. The indexes depend on these numbers.
 pub(crate) mod status {
     pub(crate) const SCHEDULED: i64 = 0;
     pub(crate) const RETRYING: i64 = 1;

@@ -4,32 +4,32 @@ use rusqlite::Connection;
 
 use crate::OpenError;
 
-/// Marks a SQLite file as nobat's, in the header field that SQLite keeps for it: "noba".
+/// Value of SQLite's header field `application_id` in files of nobat: "noba".
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
-/// Version of the schema that the first of [`MIGRATIONS`] makes. Files of earlier versions were never
-/// released and are refused.
+/// Schema version that the first of [`MIGRATIONS`] creates. Earlier versions were never released, so their
+/// files are refused.
 const FIRST_VERSION: i64 = 6;
 
-/// Steps from one version of the schema to the next. A step is never edited once it is released.
+/// Steps from one version of the schema to the next. A released step is never edited.
 const MIGRATIONS: [&str; 1] = [V6];
 
-/// Oldest version of the schema whose nobat can use a file of the newest version. A step that only adds keeps
-/// it. A step that removes something or changes its meaning raises it to its own version, and must come one
-/// release after the last use of what it removes.
+/// Oldest schema version whose nobat can still use a file of the newest version. A step that only adds
+/// something leaves this value unchanged. A step that removes something, or changes a meaning, sets this
+/// value to its own version. Such a step must come one release after the last use of the removed part.
 const OLDEST_READER: i64 = 6;
 
-/// Table `tasks`: `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it
-/// unique. The order of the table is the order of lists, and costs no index. `payload` is null if it is in
-/// `payloads`, so that a change of status does not copy it. `wake_at` is [`nobat_core::task::Task::wake_at`];
-/// the two small indexes on it are the queue. `requests` are the requests with an idempotency key that
-/// changed the task.
+/// Table `tasks`: `seq` is the time of acceptance in milliseconds, shifted left so that tasks of the same
+/// millisecond get different values. Lists have the order of `seq`, so they need no sorting. `payload` is
+/// null if the payload is in table `payloads`, so that a change of status does not copy it. `wake_at` is
+/// [`nobat_core::task::Task::wake_at`]; its indexes `tasks_waiting` and `tasks_leased` are the message queue.
+/// `requests` holds the requests with an idempotency key that changed the task.
 ///
-/// Indexes: one over the tenant alone has its tasks in the order of `seq`. One of held tasks makes waking
-/// them cost nothing for others.
+/// Indexes: `tasks_of_tenant` contains a tenant's tasks in the order of `seq`. `tasks_held` lets a wake-up of
+/// held tasks skip all other tasks.
 ///
-/// Table `records`: configuration and keys. The tenant is empty for those of the installation. Table `probe`:
-/// the row that readiness writes.
+/// Table `records`: configuration and API keys. `tenant` is empty for records of the installation. Table
+/// `probe`: the row that readiness checks write.
 const V6: &str = "
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,
@@ -111,15 +111,15 @@ CREATE TABLE instance (
 INSERT INTO instance (secret, oldest_reader) VALUES (randomblob(32), 6);
 ";
 
-/// Refuses a database of another program.
+/// Fails for a database of another program.
 pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
-/// Makes the tables, or brings them up to date. Leaves a file of a later version that this one can read as it
-/// is.
+/// Creates the tables, or migrates them to the newest version. Does not change a file of a later version that
+/// this version can use.
 ///
 /// Returns [`OpenError::OldSchema`] or [`OpenError::NewerSchema`] if this version cannot use the file.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {

@@ -1,4 +1,4 @@
-//! Reads of tasks: one by key, those that are due, and lists.
+//! Queries of tasks: one task by key, due tasks, and lists.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub(crate) fn get(
     Ok(found.into_iter().next().filter(|task| is_kept(task, retention, now)))
 }
 
-/// Returns up to `limit` tasks whose lease has expired or whose deadline has passed. Due tasks need no sweep,
-/// since the index is the queue.
+/// Returns up to `limit` tasks whose lease has expired or whose deadline has passed. Other due tasks need no
+/// sweep, because workers take them from the index.
 pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Task>, Error> {
     let leased = format!(
         "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_leased WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2"
@@ -95,7 +95,7 @@ pub(crate) fn list(
     Ok(Page { tasks, next: last.filter(|_| is_cut_short).map(|seq| Position(seq.to_string())) })
 }
 
-/// Returns true if the task may match the filters, by `seq, kind, queue, status` of its row.
+/// Returns true if a row of `seq, kind, queue, status` may match the filters.
 fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
     let is_of = |index, name: &Option<Name>| {
         name.as_ref()
@@ -106,7 +106,7 @@ fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
     Ok(may_stand && is_of(1, &query.kind)? && is_of(2, &query.queue)?)
 }
 
-/// Reads a task without its payload and result. Lists do not show them, and they can be long.
+/// Reads a task without its payload and result. Lists do not show payloads and results, which can be long.
 fn read_listed(connection: &Connection, seq: i64) -> Result<Option<Task>, Error> {
     let sql =
         format!("SELECT {} FROM tasks WHERE seq = ?1", COLUMNS.replace("result, payload", "NULL, 'null'"));
@@ -121,7 +121,7 @@ fn get_sql() -> &'static str {
     &SQL
 }
 
-/// Returns the first `seq` of a time. Times too far ahead share the last one.
+/// Returns the lowest `seq` of a time. Times too far in the future share the highest one.
 pub(crate) fn seq_of(moment: Timestamp) -> i64 {
     moment.millis().min(i64::MAX >> SEQ_SHIFT) << SEQ_SHIFT
 }
@@ -140,7 +140,8 @@ fn select(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec
     Ok(tasks)
 }
 
-/// Returns the tasks, and the `seq` of rows that cannot be read. One such row must not block the others.
+/// Returns the tasks, and the `seq` of rows that cannot be read. An unreadable row must not block the other
+/// tasks.
 pub(crate) fn select_readable(
     connection: &Connection,
     sql: &str,
@@ -154,7 +155,7 @@ pub(crate) fn select_readable(
             Ok(task) => tasks.push(task),
             Err(error @ Error::Unreadable(_)) => {
                 let seq = found.get(0)?;
-                tracing::error!(%error, seq, "a task cannot be read; it is skipped");
+                tracing::error!(%error, seq, "the row of a task cannot be read; nobat skips the task");
                 unreadable.push(seq);
             }
             Err(error) => return Err(error),

@@ -1,4 +1,5 @@
-//! Turns of tenants: a tenant's long backlog does not delay the tasks of others.
+//! Order in which tenants get worker slots. Tenants take turns, so that a long backlog of one tenant does not
+//! delay the tasks of other tenants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ pub(crate) struct TenantScheduler {
 }
 
 impl TenantScheduler {
-    /// Records that a task of the tenant is due at `at`, if that is earlier than known.
+    /// Records that a task of the tenant is due at `at`, if that is earlier than the recorded time.
     pub(crate) fn waits(&mut self, tenant: &Tenant, at: Timestamp) {
         if self.next.get(tenant).is_none_or(|next| at < *next) {
             self.set(tenant, Some(at));
@@ -60,7 +61,7 @@ impl TenantScheduler {
         due
     }
 
-    /// Records that the tenant was served. The others come first then.
+    /// Records that the tenant was served. The next turns start with the tenant after it.
     pub(crate) fn serve(&mut self, tenant: Tenant) {
         self.served = Some(tenant);
     }

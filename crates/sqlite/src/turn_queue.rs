@@ -9,8 +9,8 @@ use nobat_core::types::name::Tenant;
 // makes one for each notification.
 use parking_lot::{Condvar, Mutex};
 
-/// Tenant that an operation belongs to. `None` is the installation itself: keys, tenants, the sweeper, the
-/// workers' polls.
+/// Tenant that an operation belongs to. `None` for operations of the installation: API keys, tenants, the
+/// sweeper and polls of workers.
 pub(crate) type Owner = Option<Tenant>;
 
 /// Name and limits of a queue.
@@ -20,7 +20,8 @@ pub(crate) struct Bounds {
     pub(crate) name: &'static str,
     /// Maximum number of waiting operations.
     pub(crate) total: usize,
-    /// Maximum number of waiting operations of one tenant. Only `total` limits those of the installation.
+    /// Maximum number of waiting operations of one tenant. Operations of the installation are limited by
+    /// `total` alone.
     pub(crate) tenant: usize,
 }
 
@@ -76,7 +77,8 @@ impl<T> TurnQueue<T> {
         !self.arrived.wait_while_for(&mut self.state.lock(), is_idle, time).timed_out()
     }
 
-    /// Waits for an operation. Takes it together with the following ones as long as `has_room` accepts them.
+    /// Waits for an operation. Takes this operation, and the following operations as long as `has_room`
+    /// accepts them.
     ///
     /// Returns nothing once the queue is closed and empty.
     pub(crate) fn take(&self, mut has_room: impl FnMut(&T) -> bool) -> Vec<T> {
@@ -96,7 +98,7 @@ impl<T> TurnQueue<T> {
         self.state.lock().refused += 1;
     }
 
-    /// Ends the thread after it has run the remaining operations.
+    /// Closes the queue. Its thread runs the remaining operations, then ends.
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();

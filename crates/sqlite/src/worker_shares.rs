@@ -1,4 +1,4 @@
-//! Worker shares: the running tasks of one tenant leave worker slots free for the other tenants.
+//! Worker shares: running tasks of one tenant cannot take all worker slots from the other tenants.
 //!
 //! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998). A tenant gets
 //! another slot only while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the free slots. One tenant alone
@@ -11,7 +11,8 @@ use nobat_core::task::Task;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
 
-/// Slots that a tenant can hold per free slot. With fewer than eight slots in total, none is kept free.
+/// Number of slots that a tenant can hold per free slot. With fewer than eight slots in total, none is kept
+/// free.
 const SLOTS_PER_FREE_SLOT: usize = 7;
 
 /// Worker slots of this process and the tenants that hold them.
@@ -22,7 +23,7 @@ const SLOTS_PER_FREE_SLOT: usize = 7;
 pub(crate) struct WorkerShares {
     running: BTreeMap<Tenant, BTreeSet<TaskId>>,
     held: usize,
-    /// Maximum number of slots that were held and offered at the same time.
+    /// Highest sum of held and offered slots so far.
     capacity: usize,
     first_tenant: Option<Tenant>,
     has_several_tenants: bool,
@@ -69,7 +70,7 @@ impl WorkerShares {
         }
         let free = self.capacity.saturating_sub(self.held);
         let held = self.running.get(tenant).map_or(0, BTreeSet::len);
-        // Each slot taken raises the number held by one and lowers the number free by one.
+        // Each slot that the tenant takes raises `held` by one and lowers `free` by one.
         match (SLOTS_PER_FREE_SLOT * free).checked_sub(held) {
             None | Some(0) => 0,
             Some(room) => (room - 1) / (SLOTS_PER_FREE_SLOT + 1) + 1,

@@ -1,5 +1,7 @@
-//! The only writer. It runs the operations of many callers in one transaction and replies after the COMMIT.
+//! The only writer of the file. It runs the operations of many callers in one transaction, and replies after
+//! the COMMIT.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,15 +17,14 @@ use crate::Error;
 use crate::database::Database;
 use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
-/// Limits of the writer's queue. One tenant leaves room for the others.
+/// Limits of the writer's queue. One tenant cannot fill the queue.
 const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
-/// Maximum number of operations in one transaction. An operation waits for the transaction before its own,
-/// and for its own.
+/// Maximum number of operations in one transaction. Larger transactions make their callers wait longer.
 const MAX_GROUP: usize = 1_024;
 
-/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log
-/// is then empty, and a copy of the file is complete.
+/// Time without a write after which the write-ahead log is moved into the file. The file alone is then a
+/// complete copy. Probes do not count as writes.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Maximum weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
@@ -32,7 +33,8 @@ const MAX_WEIGHT: usize = 4_096;
 /// Number of bytes that weigh as much as one task.
 const WEIGHED_BYTES: usize = 4_096;
 
-/// Operation of one caller. Its outcome contains the reply to send after the COMMIT or its failure.
+/// Operation of one caller. Its outcome contains the reply, which is sent after the COMMIT has succeeded or
+/// failed.
 pub(crate) struct Operation {
     run: Run,
     /// Share of a transaction: 1 per task, plus 1 per 4 KiB of payload and result.
@@ -70,7 +72,7 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 pub(crate) struct Outcome {
     reply: Reply,
-    /// The error, if SQLite failed. Then the whole transaction is unreliable.
+    /// Error of SQLite, if SQLite failed. The whole transaction must then be undone.
     spoiled: Option<String>,
 }
 
@@ -82,7 +84,7 @@ pub(crate) enum Writer {
     Thread(Thread),
 }
 
-/// The writer's thread. Dropping this waits until its remaining operations are done.
+/// The writer's thread. Dropping it waits until the remaining operations are done.
 pub(crate) struct Thread {
     queue: Arc<TurnQueue<Operation>>,
     handle: Option<thread::JoinHandle<()>>,
@@ -94,7 +96,7 @@ impl Drop for Thread {
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
-            tracing::error!("the writer panicked");
+            tracing::error!("the writer panicked; the operations of its last transaction were not written");
         }
     }
 }
@@ -122,7 +124,7 @@ impl Writer {
         Ok(Self::Thread(Thread { queue, handle: Some(handle) }))
     }
 
-    /// Runs an operation when its owner's turn comes. Resolves when it is on disk.
+    /// Runs an operation when its owner's turn comes. Resolves when the result is on disk.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         load: Load,
@@ -138,16 +140,19 @@ impl Writer {
             };
             Outcome { reply: Box::new(reply), spoiled }
         })?;
-        result
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the write ended without a result".to_owned())))
+        result.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable("the operation panicked, or the writer stopped".to_owned()))
+        })
     }
 
-    /// Gives back claims that no worker will run. If that fails, their leases expire.
+    /// Releases the claims of tasks that no worker will run. If that fails, their leases expire.
     pub(crate) fn give_back(&self, tasks: Vec<Task>, now: Timestamp) {
-        // Owned by the installation, like the last write before the process ends: these come before it.
+        // The installation owns this operation and the last write at shutdown, and operations of one owner
+        // run in order. So the claims are released when that last write is done.
         if self.submit(Load::of(None), release(tasks, now)).is_err() {
-            tracing::warn!("claims could not be given back; their leases will expire");
+            tracing::warn!(
+                "claimed tasks could not be released; these tasks do not run until their leases have expired"
+            );
         }
     }
 
@@ -183,7 +188,8 @@ fn release(tasks: Vec<Task>, now: Timestamp) -> impl FnOnce(&mut Database) -> Ou
     }
 }
 
-/// A failed operation of SQLite may be half done, or may have undone all operations before it.
+/// Returns the error of SQLite, if SQLite failed. The failed operation may be half done, or SQLite may have
+/// undone all operations before it.
 fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
     match done {
         Err(Error::Sqlite(error)) => Some(error.to_string()),
@@ -226,7 +232,7 @@ impl Group {
         let mut replies = Vec::with_capacity(operations.len());
         let done = self.attempt(operations, &mut replies);
         if let Err(error) = &done {
-            tracing::error!(%error, operations = replies.len(), "a transaction failed; the file is reopened");
+            tracing::error!(%error, operations = replies.len(), "a transaction failed; all its operations get an error, and nobat opens the database file again");
             self.recover();
         }
         for reply in replies {
@@ -238,7 +244,8 @@ impl Group {
         }
     }
 
-    /// Returns an operation that must follow, if no worker took some of the claims.
+    /// Runs the operations in one transaction. If no worker took some claimed tasks, returns an operation
+    /// that releases their claims.
     fn attempt(
         &mut self,
         operations: Vec<Operation>,
@@ -246,11 +253,15 @@ impl Group {
     ) -> Result<Option<Run>, Error> {
         self.database.begin()?;
         for operation in operations {
-            let Outcome { reply, spoiled } = (operation.run)(&mut self.database);
+            // A panic must not end the thread. Otherwise all later operations would wait forever.
+            let run = AssertUnwindSafe(|| (operation.run)(&mut self.database));
+            let Ok(Outcome { reply, spoiled }) = catch_unwind(run) else {
+                return Err(Error::Spoiled("an operation panicked".to_owned()));
+            };
             replies.push(reply);
             if let Some(cause) = spoiled {
-                // SQLite may have rolled back by itself, and a later operation would be committed alone. The
-                // remaining operations are not run, and their callers get an error.
+                // SQLite may have rolled back by itself. A later operation would then be committed without
+                // the earlier ones. So the remaining operations are not run, and their callers get an error.
                 return Err(Error::Spoiled(cause));
             }
         }
@@ -264,7 +275,9 @@ impl Group {
         self.database.rollback();
         match self.reopen.as_ref().map(|reopen| reopen()) {
             Some(Ok(connection)) => self.database.reconnect(connection),
-            Some(Err(error)) => tracing::error!(%error, "the file could not be reopened"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the file could not be reopened; nobat tries again after the next failed write");
+            }
             None => {}
         }
     }
@@ -309,7 +322,7 @@ mod tests {
                 .unwrap();
         let end = Instant::now() + Duration::from_secs(30);
         assert!(std::fs::metadata(&log).unwrap().len() > 0);
-        // Probes in a row, each sooner than the log is emptied.
+        // Sends probes in a row, at shorter intervals than [`IDLE`].
         while std::fs::metadata(&log).unwrap().len() > 0 {
             assert!(Instant::now() < end, "the log is emptied within 30 seconds");
             let probe = |database: &mut Database| {
@@ -319,6 +332,23 @@ mod tests {
             writer.submit(Load::of(None), probe).unwrap();
             thread::sleep(IDLE / 10);
         }
+    }
+
+    #[tokio::test]
+    async fn operation_after_a_panic_is_carried_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("panic.db");
+        let mut connection = crate::file::connect(&path).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        let database = Database::new(connection, Arc::new(Dispatch::default()), Duration::ZERO).unwrap();
+        let writer =
+            Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?)))
+                .unwrap();
+        let panicked =
+            writer.call(Load::of(None), |_| -> Result<(), Error> { panic!("an error in nobat") }).await;
+        assert!(matches!(panicked, Err(StoreError::Unavailable(_))), "{panicked:?}");
+        let probe = |database: &mut Database| database.probe(Timestamp::EPOCH);
+        writer.call(Load::of(None), probe).await.unwrap();
     }
 
     #[test]

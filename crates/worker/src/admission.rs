@@ -27,25 +27,25 @@ use crate::admission::limiter::{Entry, ScopedLimits};
 use crate::admission::plan::{Admission, AttemptPlan};
 use crate::execution::runner::{HOLD_INTERVAL, Runner};
 
-/// Delay before a task asks again if its limiter is unavailable.
+/// Delay before the next check of a task whose limiter is unavailable.
 const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Maximum number of tries to change an endpoint that is being changed concurrently.
+/// Maximum number of tries to mark an endpoint as gone while other processes change it.
 const MAX_CONFLICTS: usize = 5;
 
 impl Runner {
-    /// Checks everything that can hold the task. An unavailable store holds it for
+    /// Checks everything that can hold the task. If the store is unavailable, holds the task for
     /// [`LIMITER_UNAVAILABLE_PAUSE`].
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
         self.decide(task).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
 
     fn hold_unavailable(&self, task: &Task, error: &StoreError) -> Admission {
-        tracing::warn!(task = %task.id, %error, "the configuration or a limiter of a task cannot be read; the task is held");
+        tracing::warn!(task = %task.id, %error, "the admission check of a task failed; the task is held");
         self.unavailable(task, LIMITER_UNAVAILABLE_PAUSE)
     }
 
-    /// Holds the task for `pause`. It keeps its reservations.
+    /// Holds the task for `pause` with the reason `limiter_unavailable`. The task keeps its reservations.
     pub(crate) fn unavailable(&self, task: &Task, pause: Duration) -> Admission {
         let (until, reserved) = (self.clock.now() + pause, task.hold.reservations.clone());
         Admission::Hold { reason: HeldReason::LimiterUnavailable, until, reserved }
@@ -88,8 +88,8 @@ impl Runner {
         }
     }
 
-    /// Returns the plan of an attempt without permits, and the limiters to ask. `Err` if the configuration
-    /// holds the task.
+    /// Returns the plan of an attempt, still without permits, and the limiters that must grant permits. The
+    /// inner `Err` is the reason for a hold if the configuration blocks the task.
     async fn plan(
         &self,
         task: &Task,
@@ -100,11 +100,18 @@ impl Runner {
             Some(key) => Some(self.config_cache.limit_key(&task.tenant, key).await?),
             None => None,
         };
+        let is_subscription_paused = match &task.options.origin {
+            Some(origin) => {
+                self.config_cache.is_subscription_paused(&task.tenant, &origin.subscription).await?
+            }
+            None => false,
+        };
         let configuration = Configuration {
             task_config: &task_config,
             endpoint: endpoint.as_ref().map(|(_, endpoint)| &**endpoint),
             limit_key: limit_key.as_deref(),
-            has_handler: self.handlers.get(&task.kind).is_some(),
+            is_subscription_paused,
+            has_handler: self.has_handler(&task.kind),
         };
         let Decision { block, limiters } = decide(task, configuration);
         if let Some(Block { reason, .. }) = block {
@@ -119,8 +126,8 @@ impl Runner {
         Ok(Ok((plan, limiters.into_iter().map(scoped).collect())))
     }
 
-    /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one
-    /// request, which the leader pays for.
+    /// Checks if a task may join the leader's batch. Skips the endpoint's limits: the batch is one request,
+    /// and the leader has the endpoint's permit for this request.
     pub(crate) async fn admit_along(&self, task: &Task, leader: &AttemptPlan) -> Admission {
         self.decide_along(task, leader).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
@@ -138,7 +145,8 @@ impl Runner {
             .as_ref()
             .is_some_and(|scoped| limiters.iter().all(|limiter| limiter.name.scope != scoped.scope))
         {
-            // The reservation is the endpoint's. The leader's permit counts for all.
+            // The task does not need its reservation at the endpoint: the leader's permit covers the whole
+            // batch.
             let reserved = Reservations { batch: None, ..task.hold.reservations.clone() };
             self.give_back(task, reserved).await;
         }
@@ -163,7 +171,7 @@ impl Runner {
         })
     }
 
-    /// Adds the task to a batch. If the batch is due, asks for its permits as the leader.
+    /// Adds the task to a batch. If the batch is due, the task leads it and asks the limiters for permits.
     async fn join_batch(
         &self,
         task: &Task,
@@ -183,8 +191,8 @@ impl Runner {
             holds: task.hold.holds,
             jitter: self.jitter(),
         };
-        // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose
-        // the reservation.
+        // A task with a due reservation at a limiter other than the endpoint's leads the batch at once.
+        // Waiting would lose the reservation.
         let has_due_reservation_elsewhere = |scoped: &ScopedReservation| {
             scoped.reservation.at() <= self.clock.now()
                 && others.iter().any(|limiter| limiter.name.scope == scoped.scope)
@@ -204,7 +212,7 @@ impl Runner {
         }
         let plan = match self.acquire(task, others, plan).await? {
             Admission::Go(plan) => plan,
-            // The task's own limit must not delay the other members.
+            // This task leaves the batch, since its own limits must not delay the other members.
             held @ Admission::Hold { .. } => {
                 self.give_back(task, Reservations { rate: None, batch }).await;
                 return Ok(held);
@@ -226,7 +234,8 @@ impl Runner {
             }
         };
         if members.is_empty() {
-            // Another leader took this task at the same time, and finds it running.
+            // Another leader took this task into its batch at the same time, but finds the task running. So
+            // this task returns its permits and waits.
             self.limiter.cancel(plan.permits).await;
             let until = self.clock.now() + hold_backoff(0, self.jitter());
             return Ok(Admission::Hold {
@@ -236,25 +245,26 @@ impl Runner {
             });
         }
         members.retain(|member| *member != task.id);
-        // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
+        // If the endpoint asks for a pause, the pause applies to the endpoint, even if tasks of the batch
+        // have limit keys.
         let pause_scope = Some(endpoint.name.scope.clone());
         Ok(Admission::Go(AttemptPlan { companions: Some(members), pause_scope, ..plan }))
     }
 
-    /// Holds a task that the configuration blocks. Nothing is reserved meanwhile, since the time is unknown.
+    /// Holds a task that the configuration blocks. Gives the task's reservations back, since the end of the
+    /// hold is unknown.
     async fn hold_blocked(&self, task: &Task, reason: HeldReason) -> Admission {
         self.give_back(task, task.hold.reservations.clone()).await;
         let pause = match reason {
-            // No configuration change ends the hold. Another worker, or a new version of this one, may have
-            // the handler.
+            // No configuration change ends the hold. Another worker, or a new version of this program, may
+            // have the handler.
             HeldReason::NoHandler => HOLD_INTERVAL,
             _ => hold_backoff(task.hold.holds, self.jitter()),
         };
         Admission::Hold { reason, until: self.clock.now() + pause, reserved: Reservations::default() }
     }
 
-    /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in
-    /// the same write as other requests.
+    /// Gives back the task's reservations at its limiters. Several tasks share one write.
     async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
             let successor =
@@ -263,7 +273,8 @@ impl Runner {
         }
     }
 
-    /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
+    /// Reports the result of an attempt to the task's limiters. Marks the endpoint as gone if the endpoint
+    /// answered 410.
     pub(crate) async fn report(
         &self,
         tenant: &Tenant,
@@ -294,16 +305,18 @@ impl Runner {
         self.limiter.complete(plan.permits, &report, plan.pause_scope.as_ref()).await;
     }
 
-    /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
+    /// Marks an endpoint as gone. nobat then does not call the endpoint until a client resumes it or changes
+    /// its URL.
     ///
-    /// Does nothing if its URL has changed or it was recreated since the call: the new address may work.
+    /// Does nothing if the endpoint was recreated or its URL changed since the call: the new endpoint may
+    /// work.
     async fn close(&self, tenant: &Tenant, name: &Name, called: &Endpoint) {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.config.endpoint(tenant, name).await {
-                Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
+                Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_same_destination(called) => endpoint,
                 Ok(_) => return self.config_cache.forget(tenant),
                 Err(error) => {
-                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, but its status could not be stored; its tasks still call the endpoint");
                 }
             };
             let entry = audit::Entry {
@@ -316,7 +329,7 @@ impl Runner {
             };
             let closed = Endpoint { status: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
             let written = self.backend.config.write(vec![closed.record(tenant, name)], entry).await;
-            // Also after an error: the write may have been made before its reply was lost.
+            // Needed after an error too: the store may have made the write before its reply was lost.
             self.config_cache.forget(tenant);
             match written {
                 Ok(RecordResult::Done) => {
@@ -324,10 +337,10 @@ impl Runner {
                 }
                 Ok(RecordResult::Conflict) => {}
                 Err(error) => {
-                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, but its status could not be stored; its tasks still call the endpoint");
                 }
             }
         }
-        tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone; it could not be marked as gone because of other changes");
+        tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone, but concurrent changes prevented a change of its status; its tasks still call the endpoint");
     }
 }

@@ -2,4 +2,6 @@
 
 mod batch_attempt;
 mod deliveries;
+mod fan_out;
+mod lease;
 pub mod runner;

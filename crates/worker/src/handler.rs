@@ -16,22 +16,22 @@ use serde::de::DeserializeOwned;
 
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
-use crate::handler::registry::{AnyHandler, input, keep, panicked, unreadable};
+use crate::handler::registry::{AnyHandler, input, keep, panicked};
 
 /// Runs the tasks of one kind.
 ///
-/// A handler can run more than once for the same task, for instance after a crash between the effect and its
-/// record. [`TaskContext::idempotency_key`] is the same for all attempts of a task; pass it on to the
+/// A handler can run more than once for the same task, for instance after a crash before its outcome was
+/// stored. [`TaskContext::idempotency_key`] is the same for all attempts of a task; pass it on to the
 /// services that you call.
 ///
-/// A worker stops a handler by dropping its future, at the next `await`. It does so when the attempt times
-/// out, when the worker stops, and 5 seconds after the task was canceled.
+/// A worker stops a handler by dropping its future, at the next `await`. The worker does so when the attempt
+/// times out, when the worker stops, and 5 seconds after the task was canceled.
 ///
 /// Blocking code cannot be stopped. It occupies one of the threads that all handlers share, one per
 /// processor. Run long work without an `await` in `tokio::task::spawn_blocking`. If all threads are blocked
 /// for longer than a lease (60 s), the program exits with an error, for a supervisor to restart it.
 pub trait Handler: Send + Sync + 'static {
-    /// The kind that it runs: a [`Name`](nobat_core::types::name::Name).
+    /// Kind of the tasks that the handler runs: a [`Name`](nobat_core::types::name::Name).
     const KIND: &'static str;
 
     /// Type of the payload. A submission whose payload does not parse as this type is rejected.
@@ -40,7 +40,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Type of the result, which is stored with the task: at most [`MAX_RESULT`] bytes of JSON.
     type Output: Serialize + Send;
 
-    /// Validates an input that parsed. Returns the errors, with pointers that start in the payload.
+    /// Validates a parsed input. Returns the errors, with JSON pointers relative to the payload.
     fn check(&self, input: &Self::Input) -> Result<(), Vec<FieldError>> {
         let _ = input;
         Ok(())
@@ -90,10 +90,10 @@ pub const MAX_RESULT: usize = 256 * 1024;
 
 impl<H: Handler> AnyHandler for H {
     fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError> {
-        let input = payload.parse().map_err(|error| KindError::Payload(vec![unreadable(error)]))?;
+        let input = payload.parse().map_err(|error| KindError::Payload(vec![error.into()]))?;
         let checked = match aim {
             Target::Payload => Handler::check(self, &input),
-            Target::Endpoint => self.check_for_endpoint(&input).ok_or(KindError::EndpointMissing)?,
+            Target::Endpoint => self.check_for_endpoint(&input).ok_or(KindError::EndpointNotSupported)?,
         };
         checked.map_err(KindError::Payload)
     }

@@ -1,4 +1,4 @@
-//! Handlers that nobat brings along.
+//! Built-in handlers.
 
 pub mod http;
 pub mod noop;

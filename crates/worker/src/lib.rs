@@ -1,4 +1,4 @@
-//! The engines of nobat, each one a `run_once(now)`, and the trait that handlers implement.
+//! The worker, the sweeper and the pruner of nobat, and the trait that handlers implement.
 
 pub mod admission;
 pub mod execution;

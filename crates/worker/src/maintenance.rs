@@ -1,4 +1,4 @@
-//! Engines that repair and prune: each has one `run_once(now)`.
+//! Sweeper, pruner, and handling of hints in the dead-letter queue. All three run beside the worker.
 
 pub mod dead_letters;
 pub mod pruner;

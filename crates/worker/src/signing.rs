@@ -33,7 +33,7 @@ pub(crate) enum CannotSign {
     Closed(#[from] CannotOpen),
     #[error("a secret cannot be read: {0}")]
     Misread(#[from] InvalidSecret),
-    #[error("a stored header of the endpoint cannot be sent")]
+    #[error("a stored header of the endpoint is not a valid HTTP header")]
     Header,
 }
 
@@ -45,8 +45,8 @@ pub(crate) struct NamedEndpoint<'a> {
 }
 
 impl NamedEndpoint<'_> {
-    fn place(&self) -> String {
-        Endpoint::place(self.tenant, self.name)
+    fn secret_context(&self) -> String {
+        Endpoint::secret_context(self.tenant, self.name)
     }
 }
 
@@ -62,10 +62,10 @@ fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
 }
 
 impl Signer {
-    /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
+    /// Creates a signer that reads secrets from `registry` and decrypts them with `vault`.
     ///
-    /// A change by a process that shares the epoch applies at once. Other changes apply within
-    /// [`nobat_core::types::intervals::CONFIG_TTL`].
+    /// A configuration change that this process makes with the same `epoch` applies at once. Other changes
+    /// apply within [`nobat_core::types::intervals::CONFIG_TTL`].
     pub fn new(
         registry: Arc<dyn ConfigStore>,
         vault: Arc<dyn VaultSource>,
@@ -77,8 +77,8 @@ impl Signer {
 
     /// Adds the signature headers of a callback. Adds none if the tenant has no secret.
     ///
-    /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can ask for a
-    /// new one.
+    /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can request a
+    /// new id.
     pub(crate) async fn sign(
         &self,
         tenant: &Tenant,
@@ -87,7 +87,7 @@ impl Signer {
         headers: &mut HeaderMap,
     ) -> Result<(), CannotSign> {
         let secrets = self.config_cache.callback_secrets(tenant).await?;
-        self.sign_with(&secrets.secrets, &CallbackSecrets::place(tenant), id, body, headers).await
+        self.sign_with(&secrets.secrets, &CallbackSecrets::secret_context(tenant), id, body, headers).await
     }
 
     /// Adds the signature headers of a request to an endpoint.
@@ -98,10 +98,10 @@ impl Signer {
         body: &[u8],
         headers: &mut HeaderMap,
     ) -> Result<(), CannotSign> {
-        self.sign_with(&at.endpoint.secrets, &at.place(), id, body, headers).await
+        self.sign_with(&at.endpoint.secrets, &at.secret_context(), id, body, headers).await
     }
 
-    /// Adds one signature for each valid secret. Adds no headers if there is none.
+    /// Adds one signature for each valid secret. Adds no headers if no secret is valid.
     async fn sign_with(
         &self,
         secrets: &SecretSet,
@@ -133,8 +133,8 @@ impl Signer {
         let vault = self.vault.vault().await?;
         for (name, sealed) in &at.endpoint.headers {
             let name = HeaderName::try_from(name).map_err(|_| CannotSign::Header)?;
-            let mut value =
-                HeaderValue::try_from(vault.open(&at.place(), sealed)?).map_err(|_| CannotSign::Header)?;
+            let mut value = HeaderValue::try_from(vault.open(&at.secret_context(), sealed)?)
+                .map_err(|_| CannotSign::Header)?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }

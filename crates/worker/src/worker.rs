@@ -1,4 +1,4 @@
-//! The loops: one that receives from the queue, and one that runs engines periodically.
+//! Loops of a process: [`Worker`] receives from the message queue, and [`every`] runs passes periodically.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::execution::runner::Runner;
 
-/// Receives tasks from the queue and runs up to `concurrency` of them at a time.
+/// Receives tasks from the message queue and runs up to `concurrency` of them at a time.
 pub struct Worker {
     /// Runs the tasks.
     pub runner: Arc<Runner>,
@@ -21,14 +21,14 @@ pub struct Worker {
     pub drain: Duration,
 }
 
-/// Pause after the queue failed to answer.
+/// Pause after the message queue failed to answer.
 const RECOVERY: Duration = Duration::from_secs(1);
 /// Maximum duration of giving tasks back after `drain` has passed.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Runs until `stop` fires. Then receives no more, lets running tasks finish and gives back those that
-    /// exceed `drain`.
+    /// Runs until `stop` fires. Then receives no more tasks, lets running tasks finish, and gives back tasks
+    /// that still run after `drain`.
     pub async fn run(self, stop: CancellationToken) {
         let (room, tasks, halt) =
             (Arc::new(Semaphore::new(self.concurrency)), TaskTracker::new(), CancellationToken::new());
@@ -40,7 +40,7 @@ impl Worker {
             match received {
                 Ok(deliveries) => self.start(deliveries, permit, &room, &tasks, &halt),
                 Err(error) => {
-                    tracing::warn!(%error, "the queue does not respond; the worker tries again");
+                    tracing::warn!(%error, "the message queue does not respond; the worker tries again");
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = self.runner.clock.sleep(RECOVERY) => {}
@@ -57,7 +57,7 @@ impl Worker {
                 tokio::select! {
                     () = tasks.wait() => {}
                     () = self.runner.clock.sleep(GIVE_BACK) => {
-                        tracing::error!(tasks = tasks.len(), "running tasks could not be released before the process ended; they run again after their leases expire");
+                        tracing::error!(tasks = tasks.len(), "running tasks could not be given back in time; they run again after their leases expire");
                     }
                 }
             }
@@ -74,8 +74,8 @@ impl Worker {
     ) {
         let mut first = Some(first);
         for delivery in deliveries {
-            // Only this loop takes permits, so those it asked for are available. A queue that returns more
-            // runs over the limit.
+            // Only this loop takes permits, so the permits for the requested tasks are free. If the message
+            // queue returns more tasks than requested, the extra tasks run beyond the limit.
             let permit = first.take().or_else(|| Arc::clone(room).try_acquire_owned().ok());
             let (runner, halt) = (Arc::clone(&self.runner), halt.clone());
             tasks.spawn(async move {
@@ -106,7 +106,7 @@ async fn run_and_settle(runner: &Runner, delivery: Delivery, halt: &Cancellation
     }
 }
 
-/// Calls an engine's `run_once` at once and then after every `interval`, until `stop` fires.
+/// Calls `run_once` of the sweeper or pruner at once, and again after each `interval`, until `stop` fires.
 pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
     interval: Duration,
     clock: Arc<dyn Clock>,
@@ -117,12 +117,12 @@ pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
     let rounds = async {
         loop {
             if let Err(error) = run_once(clock.now()).await {
-                tracing::warn!(engine = name, %error, "an engine run failed; the next run tries again");
+                tracing::warn!(engine = name, %error, "a periodic pass failed; the next pass tries again");
             }
             clock.sleep(interval).await;
         }
     };
-    // An engine may be interrupted at any point, so a long pass does not delay the shutdown.
+    // A pass may be interrupted at any point, so a long pass does not delay the shutdown.
     tokio::select! {
         () = stop.cancelled() => {}
         () = rounds => {}

@@ -28,7 +28,7 @@ export function alarms(scope: Construct, chosen: Settings, store: Store, functio
   }
 }
 
-/** An old hint counts after three minutes, since a delayed one is old when it can first be received. */
+/** QueueAlarm waits three minutes, since the age of a delayed hint includes its delay. */
 function ofQueues({ queue, deadLetterQueue }: Store): Alarm[] {
   const old = { statistic: 'Maximum', period: 60, evaluationPeriods: 3, threshold: 300 };
   return [
@@ -54,7 +54,7 @@ function metric(queue: sqs.Queue, metricName: string): Watch {
   return { namespace: 'AWS/SQS', metricName, dimensions: [{ name: 'QueueName', value: queue.queueName }] };
 }
 
-/** Events of the table and of its indexes. An index that throttles slows the table's writes. */
+/** Alarms for the table and its indexes. A throttled index slows the table's writes. */
 function ofTable({ table }: Store): Alarm[] {
   const parts = [
     ['Table', 'the table', []],
@@ -71,7 +71,7 @@ function ofTable({ table }: Store): Alarm[] {
   });
 }
 
-/** A function without invocations has no metrics. */
+/** Missing data raises this alarm, since a function without invocations has no metrics. */
 function ofSweeps({ sweeper }: Functions): Alarm[] {
   const silent = {
     period: 60,

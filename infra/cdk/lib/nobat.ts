@@ -1,7 +1,7 @@
 import { Aws, aws_dynamodb as dynamodb, aws_kms as kms, aws_lambda as lambda, aws_sqs as sqs } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 import { alarms } from './alarms';
-import { door } from './door';
+import { httpApi } from './http-api';
 import { Functions, functions } from './functions';
 import { NobatProps, settings } from './props';
 import { schedule } from './schedule';
@@ -13,13 +13,13 @@ export { LogRetentionDays, MaxTaskTimeout, NobatProps } from './props';
 /**
  * An asynchronous task API: HTTP API, four functions, a queue with its dead-letter queue, a table, a key for secrets, a schedule and alarms.
  *
- * The SAM template (../../template.yaml) defines the same resources, with the reasons. ../../compare.py checks that both agree.
- * For that, every construct here is a direct child of this one and has the name of its resource there.
+ * The SAM template (../../template.yaml) defines the same resources, and its comments give the reasons. ../../compare.py checks that both agree.
+ * For this check, every construct is a direct child of this one and has the name of its resource in the template.
  */
 export class Nobat extends Construct {
   /** The table of tasks. */
   readonly table: dynamodb.Table;
-  /** KMS key that encrypts the key for secrets. */
+  /** KMS key that encrypts the master key of secrets. */
   readonly secretsKey: kms.Key;
   /** The queue of hints. */
   readonly queue: sqs.Queue;
@@ -39,7 +39,7 @@ export class Nobat extends Construct {
     this.queue = kept.queue;
     this.deadLetterQueue = kept.deadLetterQueue;
     this.functions = functions(this, chosen, kept);
-    this.apiUrl = door(this, chosen, this.functions.api);
+    this.apiUrl = httpApi(this, chosen, this.functions.api);
     sources(this, chosen, kept, this.functions);
     schedule(this, this.functions.sweeper);
     alarms(this, chosen, kept, this.functions);

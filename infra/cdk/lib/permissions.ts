@@ -17,7 +17,7 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
   return {
     api: [
       onTable('BatchGetItem', 'GetItem', 'PutItem', 'Query', 'UpdateItem'),
-      // Tenants may delete their own configuration. Nothing else is deleted.
+      // Deletes only configuration of tenants, in the partitions C#TENANT.
       { ...onTable('DeleteItem'), conditions: { 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['C#?*'] } } },
       onIndex('recent'),
       onIndex('sweep'),

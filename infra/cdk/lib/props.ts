@@ -1,8 +1,8 @@
 // Properties and the settings derived from them. The defaults are those of ../template.yaml, which also gives the reasons.
 
 /**
- * Timeout of the worker function and visibility timeout of the queue, in seconds, by the longest timeout of a task.
- * The second is six times the first: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+ * Timeout of the worker function and visibility timeout of the queue, in seconds, for each maximum timeout of a task.
+ * The visibility timeout is six times the function's timeout: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
  */
 const TIMEOUTS = {
   50: { worker: 60, visibility: 360 },
@@ -27,7 +27,7 @@ export type LogRetentionDays = (typeof LOG_RETENTION_DAYS)[number];
 export interface NobatProps {
   /** The directory with the built functions: `api/bootstrap`, `worker/bootstrap`, `sweeper/bootstrap`, `dead_letter/bootstrap`. */
   readonly code: string;
-  /** Name of the log groups and the API. Two nobats in one stack need different names. @default the stack's name */
+  /** Name of the log groups and the API. Two installations in one stack need different names. @default the stack's name */
   readonly name?: string;
   /** Architecture of the functions. @default 'arm64', which costs a fifth less */
   readonly architecture?: 'arm64' | 'x86_64';
@@ -35,7 +35,7 @@ export interface NobatProps {
   readonly maxTaskTimeout?: MaxTaskTimeout;
   /** Maximum number of workers that run in parallel (2 to 1,000), each with up to ten tasks. @default 20 */
   readonly maxConcurrency?: number;
-  /** True if concurrency is reserved for the worker and the sweeper. An account with a quota of 10 has none to spare. @default true */
+  /** True if concurrency is reserved for the worker and the sweeper. An account with a concurrency quota of 10 cannot reserve any. @default true */
   readonly reserveConcurrency?: boolean;
   /** Retention of ended tasks, in days. @default 30 */
   readonly retentionDays?: number;

@@ -17,7 +17,7 @@ export function schedule(scope: Construct, sweeper: lambda.Function): void {
     target: {
       arn: sweeper.functionArn,
       roleArn: role.roleArn,
-      // No retry: the next minute's sweep does the work of one that could not be started.
+      // No retry: the next sweep, a minute later, does the work of a sweep that could not start.
       retryPolicy: { maximumRetryAttempts: 0, maximumEventAgeInSeconds: 60 },
     },
   });

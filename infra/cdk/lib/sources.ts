@@ -7,7 +7,7 @@ import { Store } from './store';
 /** Connects the queues to the functions. `SqsEventSource` would grant more permissions than are used. */
 export function sources(scope: Construct, chosen: Settings, store: Store, functions: Functions): void {
   source(scope, 'WorkerSource', store.queue, functions.worker, chosen.maxConcurrency);
-  // The minimum: dead letters are not urgent.
+  // The minimum of Lambda, since dead letters are not urgent.
   source(scope, 'DeadLetterSource', store.deadLetterQueue, functions.deadLetter, 2);
 }
 
@@ -17,7 +17,7 @@ function source(scope: Construct, id: string, queue: sqs.Queue, target: lambda.F
     eventSourceArn: queue.queueArn,
     batchSize: 10,
     maxBatchingWindow: Duration.seconds(0),
-    // Without it, a single failed hint would also return the nine that succeeded.
+    // Without it, SQS would deliver a batch again if one of its ten hints failed.
     reportBatchItemFailures: true,
     maxConcurrency,
   });

@@ -15,7 +15,7 @@ export interface Store {
 /** Creates the table, the key, and the two queues. */
 export function store(scope: Construct, chosen: Settings): Store {
   const deadLetterQueue = new sqs.Queue(scope, 'DeadLetterQueue', {
-    // Six times the timeout of dead_letter.
+    // Six times the timeout of the dead_letter function.
     visibilityTimeout: Duration.seconds(360),
     retentionPeriod: Duration.days(14),
     encryption: sqs.QueueEncryption.SQS_MANAGED,
@@ -44,7 +44,7 @@ function table(scope: Construct, chosen: Settings): dynamodb.Table {
     pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
     encryption: dynamodb.TableEncryption.AWS_MANAGED,
     deletionProtection: chosen.protectTable,
-    // Its tasks outlive the stack. A failed first deployment leaves no table behind.
+    // The table outlives the stack. If the first deployment fails, it is deleted.
     removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
   });
   made.addGlobalSecondaryIndex({

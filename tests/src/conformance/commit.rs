@@ -160,16 +160,7 @@ pub async fn writes_no_callback_when_refused(world: World) {
     let callback = change.callback.clone().unwrap();
     assert_conflict(&world, change).await;
     assert_eq!(world.find(&callback.key()).await, None);
-    let query = ListQuery {
-        tenant: task.tenant,
-        status: None,
-        queue: None,
-        kind: None,
-        created_after: None,
-        created_before: None,
-        limit: 10,
-        after: None,
-    };
+    let query = ListQuery::all(task.tenant, 10);
     assert_eq!(world.backend.store.list(&query, world.now()).await.unwrap().tasks.len(), 1);
 }
 

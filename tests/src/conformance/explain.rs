@@ -29,7 +29,7 @@ use super::World;
 use crate::sample;
 
 /// Registry that accepts every kind.
-struct Any;
+pub struct Any;
 
 impl KindRegistry for Any {
     fn check(&self, _: &Name, _: &Json, _: Target) -> Result<(), KindError> {
@@ -130,7 +130,7 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
     .await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason = format!(
-        "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",
+        "limit key customer-42 has a rate of 1 every 10 s (reserved starts: 1); the task's start is reserved for {}",
         task.due_at
     );
     assert_eq!((&told["code"], &told["reason"]), (&json!("rate_limited"), &json!(reason)));

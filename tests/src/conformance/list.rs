@@ -12,16 +12,7 @@ use super::{World, names, succeed};
 use crate::sample::{self, tenant};
 
 fn everything() -> ListQuery {
-    ListQuery {
-        tenant: Tenant::default(),
-        status: None,
-        queue: None,
-        kind: None,
-        created_after: None,
-        created_before: None,
-        limit: 100,
-        after: None,
-    }
+    ListQuery::all(Tenant::default(), 100)
 }
 
 async fn listed(world: &World, query: &ListQuery) -> Vec<TaskKey> {

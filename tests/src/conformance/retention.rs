@@ -63,16 +63,7 @@ pub async fn hides_tasks_past_their_retention(world: World) {
         .apply(&task.key(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now())
         .await;
     assert!(matches!(replayed, Err(nobat_core::service::backend::ApplyError::Missing)), "{replayed:?}");
-    let query = ListQuery {
-        tenant: task.tenant.clone(),
-        status: None,
-        queue: Some(task.queue.clone()),
-        kind: None,
-        created_after: None,
-        created_before: None,
-        limit: 100,
-        after: None,
-    };
+    let query = ListQuery { queue: Some(task.queue.clone()), ..ListQuery::all(task.tenant.clone(), 100) };
     assert_eq!(names(&world.backend.store.list(&query, world.now()).await.unwrap().tasks), []);
 }
 

@@ -329,16 +329,7 @@ impl Client {
             self.stage.ledger().accepted.iter().filter(|(of, _)| *of == tenant).cloned().collect();
         self.clock.sleep(RECENT_LAG).await;
         let limit = usize::try_from(self.stage.dice.between(1, 20)).unwrap_or(1);
-        let mut query = ListQuery {
-            tenant,
-            status: None,
-            queue: None,
-            kind: None,
-            created_after: None,
-            created_before: None,
-            limit,
-            after: None,
-        };
+        let mut query = ListQuery::all(tenant, limit);
         let mut shown: Vec<Task> = Vec::new();
         loop {
             let Ok(page) = self.backend.store.list(&query, self.clock.now()).await else { return };

@@ -121,16 +121,7 @@ impl Keeper<'_> {
         let of = |sort| (name.kind == sort).then(|| name.name.clone());
         let (queue, kind, endpoint) = (of(RecordKind::Queue), of(RecordKind::Kind), of(RecordKind::Endpoint));
         let (tenant, status) = (name.tenant.clone().unwrap_or_default(), Some(Status::Held));
-        let query = ListQuery {
-            tenant,
-            status,
-            queue,
-            kind,
-            created_after: None,
-            created_before: None,
-            limit: 10,
-            after: None,
-        };
+        let query = ListQuery { status, queue, kind, ..ListQuery::all(tenant, 10) };
         if let (Some(endpoint), Some(tenant)) = (&endpoint, &name.tenant) {
             let of = LimiterKey { tenant: tenant.clone(), scope: LimitScope::Endpoint(endpoint.clone()) };
             let _ = self.backend.limiters.change(&of, LimiterChange::ClearPause, self.clock.now()).await;

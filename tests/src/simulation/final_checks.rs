@@ -127,16 +127,7 @@ fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, Str
     let now = stage.time.now();
     let mut tasks = BTreeMap::new();
     for tenant in limits::TENANTS.map(sample::tenant) {
-        let mut query = ListQuery {
-            tenant,
-            status: None,
-            queue: None,
-            kind: None,
-            created_after: None,
-            created_before: None,
-            limit: 7,
-            after: None,
-        };
+        let mut query = ListQuery::all(tenant, 7);
         loop {
             let page = backend
                 .store

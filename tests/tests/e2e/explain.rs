@@ -103,7 +103,7 @@ async fn rate_limited_task_explains_its_rate_and_start_time() {
     assert_eq!(
         reason(&held),
         format!(
-            "limit key customer-42 has a rate of 1 every 60 s, with 1 starts reserved ahead; its start is reserved for {until}"
+            "limit key customer-42 has a rate of 1 every 60 s (reserved starts: 1); the task's start is reserved for {until}"
         )
     );
     let limiter = world.get("/v1/limits/customer-42").await.json();
@@ -170,7 +170,7 @@ async fn scheduled_and_retrying_tasks_explain_their_start_time() {
     let scheduled = world.submit(&json!({"kind": "noop", "run_at": at})).await;
     let explanation = explain(&world, &scheduled).await;
     assert_eq!((&explanation["code"], &explanation["until"]), (&json!("scheduled"), &json!(at)));
-    assert_eq!(reason(&explanation), format!("it is due at {at}"));
+    assert_eq!(reason(&explanation), format!("the task is due at {at}"));
 
     let retrying =
         world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
@@ -206,7 +206,7 @@ async fn running_and_concurrency_limited_tasks_are_explained() {
     let second = world.submit(&call("/quick")).await;
     let held = wait_for_code(&world, &second, "concurrency_limited").await;
     assert!(
-        reason(&held).starts_with("endpoint billing has a concurrency of 1, all of it in use; "),
+        reason(&held).starts_with("endpoint billing has a concurrency of 1, and all slots are in use; "),
         "{held:#}"
     );
     assert_eq!(world.get(ENDPOINT).await.json()["state"]["running"], 1);
@@ -254,7 +254,7 @@ async fn queued_task_without_workers_is_explained() {
     put(&world, "/v1/kinds/noop", json!({"paused": true})).await;
     assert!(
         reason(&explain(&world, &task).await)
-            .ends_with("it will be held then, unless this changes: kind noop is paused")
+            .ends_with("the task will be held then, unless this changes: kind noop is paused")
     );
     let printed = world.run(&["explain", task["id"].as_str().unwrap()]).await;
     assert!(printed.code == 0 && printed.stdout.contains("kind noop is paused"), "{printed:?}");

@@ -52,7 +52,7 @@ async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     let text = world.folder().join("notes.txt");
     std::fs::write(&text, "these are notes, and no database at all\n".repeat(100)).unwrap();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", text.to_str().unwrap()]).await;
-    assert!(refused.code == 1 && refused.stderr.contains("cannot be used"), "{refused:?}");
+    assert!(refused.code == 1 && refused.stderr.contains("cannot use the file"), "{refused:?}");
     assert!(std::fs::read_to_string(&text).unwrap().starts_with("these are notes"));
     world.go_on().await;
     world.end().await;

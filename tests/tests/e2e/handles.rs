@@ -68,7 +68,7 @@ async fn call_without_a_handle_is_held_and_spends_no_attempt() {
     world.receiver.wait_for("/hook", tasks.len()).await;
     assert_all_succeed(&world, &tasks).await;
     world.stop().await;
-    assert!(world.log().contains("a call lacks handles"), "{}", world.log());
+    assert!(world.log().contains("this process lacks file handles"), "{}", world.log());
     world.go_on().await;
     world.end().await;
 }

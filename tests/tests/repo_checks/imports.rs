@@ -6,7 +6,7 @@ use nobat_tests::harness::program::workspace;
 use super::source::{is_test, own_code, texts};
 
 /// Folders of the core. Each imports only from itself and from the folders before it.
-const CORE: [&str; 12] = [
+const CORE: [&str; 13] = [
     "types",
     "collections",
     "json",
@@ -14,6 +14,7 @@ const CORE: [&str; 12] = [
     "limits",
     "task",
     "secrets",
+    "events",
     "config",
     "submission",
     "ports",

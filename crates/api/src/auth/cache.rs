@@ -24,25 +24,27 @@ use crate::auth::policy::AuthMode;
 use crate::http::error_code::Code;
 use crate::http::problem::{Problem, whole_seconds};
 
-/// Time for which a process trusts a key or a tenant that it has read. A key that another process revoked
-/// works that long.
+/// Time for which a cached key or tenant is valid. A key that another process revoked stays valid in this
+/// process for up to this time.
 ///
-/// Changes that this process makes take effect in it at once.
+/// A change by this process takes effect here at once.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Rate of requests without a valid key that an address can make before it gets 429: 20, then one a second.
-/// Beyond it, keys that this process has not seen yet are looked up one at a time ([`Lookups`]).
+/// Maximum rate of requests without a valid key from one client network: 20 at once, then one a second. Above
+/// this rate, the server answers such requests with 429, and looks up the network's unknown keys one at a
+/// time ([`Lookups`]).
 const FAILURES: TokenRate =
     TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
-/// Cache of what this process has read.
+/// Cache of the keys and tenants that this process has read.
 pub(crate) struct AuthCache {
     asks_for_keys: AtomicBool,
-    /// Time of the last check that no key exists, in milliseconds since the Unix epoch.
+    /// Time of the last read that found no keys, in milliseconds since the Unix epoch.
     looked_at: AtomicI64,
-    keys: Known<KeyId, Arc<Key>>,
-    tenants: Known<Tenant, TenantSettings>,
-    /// Failures of each client network. Those of unknown addresses count together.
+    keys: BoundedCache<KeyId, Arc<Key>>,
+    tenants: BoundedCache<Tenant, TenantSettings>,
+    /// Token buckets for requests without a valid key, one for each client network. `None`: all clients whose
+    /// address is unknown.
     failures: Mutex<HashMap<Option<IpAddr>, TokenBucket>>,
     lookups: Lookups,
 }
@@ -52,15 +54,15 @@ impl AuthCache {
         Self {
             asks_for_keys: AtomicBool::new(keys == AuthMode::Required),
             looked_at: AtomicI64::new(0),
-            keys: Known::default(),
-            tenants: Known::default(),
+            keys: BoundedCache::default(),
+            tenants: BoundedCache::default(),
             failures: Mutex::default(),
             lookups: Lookups::default(),
         }
     }
 
-    /// Returns true if every request needs a key. Until then it checks the store every 10 seconds, since
-    /// another process can create the first key.
+    /// Returns true if every request needs a key. As long as no key exists, reads the store every 10 seconds,
+    /// because another process can create the first key.
     pub(crate) async fn asks_for_keys(&self, backend: &Backend, now: Timestamp) -> Result<bool, StoreError> {
         if self.asks_for_keys.load(Ordering::Relaxed) {
             return Ok(true);
@@ -77,16 +79,16 @@ impl AuthCache {
         Ok(false)
     }
 
-    /// Requires keys from now on, since one was created.
+    /// Requires keys from now on, because one was created.
     pub(crate) fn ask_for_keys(&self) {
         self.asks_for_keys.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the key with this text, or `None` if there is none. `origin` is the client's address, `None`
-    /// if it is unknown.
+    /// Returns the API key with this text, or `None` if no such key exists. `origin` is the client's address,
+    /// `None` if the address is unknown.
     ///
-    /// A key that this process has seen lately is cached, or read again at once. Any other key waits for its
-    /// look-up ([`Lookups`]). It is refused only if it gets no look-up within 5 s.
+    /// A key that is in the cache needs no slot. If the cached key is too old, this function reads the key
+    /// again. Any other key needs a slot in [`Lookups`]. The request fails if no slot is free within 5 s.
     pub(crate) async fn key(
         &self,
         backend: &Backend,
@@ -137,26 +139,27 @@ impl AuthCache {
         Ok(settings)
     }
 
-    /// Returns the look-ups of keys that this process has not seen lately.
+    /// Returns the limits on look-ups of keys that this process has not read recently.
     pub(crate) fn lookups(&self) -> &Lookups {
         &self.lookups
     }
 
-    /// Drops a key from the cache, since this process changed it.
+    /// Drops a key from the cache, because this process changed it.
     pub(crate) fn forget_key(&self, id: KeyId) {
         self.keys.forget(&id);
     }
 
-    /// Drops a tenant from the cache, since this process changed its limits.
+    /// Drops a tenant from the cache, because this process changed its limits.
     pub(crate) fn forget_tenant(&self, tenant: &Tenant) {
         self.tenants.forget(tenant);
     }
 
-    /// Counts a request without a valid key. Fails if its address has made too many.
+    /// Counts a request without a valid key. Returns a 429 if the client network has sent too many such
+    /// requests.
     pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
         let mut failures = self.failures.lock();
         if failures.len() >= MAX_KNOWN {
-            // Buckets that are full again carry no information, so they go first.
+            // A full bucket has the same effect as no bucket, so full buckets are removed first.
             failures.retain(|_, bucket| FAILURES.left(*bucket, now) < FAILURES.burst.get());
         }
         if failures.len() >= MAX_KNOWN {
@@ -183,26 +186,26 @@ fn too_many_auth_failures(pause: Duration) -> Problem {
     Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 
-/// Maximum number of entries in each of the maps. The server reads a dropped entry again.
+/// Maximum number of entries in each map. The server reads a dropped entry again when a request needs it.
 const MAX_KNOWN: usize = 10_000;
 
 /// Values that were read from the store, each with the time of its read.
-struct Known<K, V>(Mutex<Seen<K, V>>);
+struct BoundedCache<K, V>(Mutex<CacheState<K, V>>);
 
-struct Seen<K, V> {
+struct CacheState<K, V> {
     things: Recent<K, (V, Timestamp)>,
-    /// Number of changes by this process. A value that was read before a change and arrives after it must not
-    /// enter the cache.
+    /// Number of changes by this process. A value that was read before a change must not enter the cache
+    /// after the change.
     changes: u64,
 }
 
-impl<K: Hash + Eq, V> Default for Known<K, V> {
+impl<K: Hash + Eq, V> Default for BoundedCache<K, V> {
     fn default() -> Self {
-        Self(Mutex::new(Seen { things: Recent::new(MAX_KNOWN), changes: 0 }))
+        Self(Mutex::new(CacheState { things: Recent::new(MAX_KNOWN), changes: 0 }))
     }
 }
 
-impl<K: Hash + Eq, V: Clone> Known<K, V> {
+impl<K: Hash + Eq, V: Clone> BoundedCache<K, V> {
     fn get(&self, name: &K, now: Timestamp) -> Option<V> {
         let mut known = self.0.lock();
         let (value, read_at) = known.things.get(name)?;
@@ -210,7 +213,7 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
         (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
     }
 
-    /// Returns true if it was read lately, fresh or not.
+    /// Returns true if the cache has the value, even if the value is too old to be valid.
     fn has_seen(&self, name: &K) -> bool {
         self.0.lock().things.get(name).is_some()
     }
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn value_read_before_a_change_is_not_cached() {
-        let known = Known::<u8, &str>::default();
+        let known = BoundedCache::<u8, &str>::default();
         let before = known.changes();
         known.forget(&1);
         known.note(1, "old", before, at(0));
@@ -336,7 +339,7 @@ mod tests {
 
     #[test]
     fn key_in_use_stays_cached_among_many_others() {
-        let known = Known::<usize, ()>::default();
+        let known = BoundedCache::<usize, ()>::default();
         known.note(0, (), 0, at(0));
         for number in 1..3 * MAX_KNOWN {
             known.note(number, (), 0, at(0));

@@ -1,8 +1,7 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route except those for health and for the OpenAPI document has an [`Authorized`] as its first
-//! argument. It is the only place that admits or refuses a request. It runs before the server reads anything
-//! of the body.
+//! Every route has an [`Authorized`] argument, except the health checks and the OpenAPI document. Only this
+//! argument admits or refuses clients. It runs before the server reads the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -28,9 +27,9 @@ use crate::auth::principal::Principal;
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
 
-/// Scope as a type, so that a route names the scope that it requires in its arguments.
+/// Scope as a type, so that a handler's arguments name the scope that it requires.
 pub(crate) trait Permission: Send + Sync {
-    /// The scope.
+    /// Scope that the handler requires.
     const SCOPE: Scope;
 }
 
@@ -100,12 +99,11 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     Ok(caller)
 }
 
-/// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no
-/// client.
+/// Returns the client's address. Returns `None` if no [`Peer`] is set, or if a trusted proxy names no client.
 fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    // A value that is not text must stay an unreadable element. If it were skipped, an element that the
-    // client wrote could count as its address.
+    // A value that is not text becomes an invalid element. If the value were skipped, the next element would
+    // count as the client's address, and the client can forge that element.
     let forwarded =
         parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
@@ -128,7 +126,7 @@ async fn authenticate(
         Some(Ok(())) => key.ok_or_else(unauthorized),
         Some(Err(KeyRejection::Elsewhere)) => Err(Problem::new(
             Code::AddressNotAllowed,
-            "the key's `networks` do not contain this address; send the request from one of them, or use another key",
+            "the key's `networks` do not contain this address; send the request from a network in this list, or use another key",
         )),
         Some(Err(KeyRejection::Over)) | None => {
             Err(auth_cache.count_failure(origin, now).err().unwrap_or_else(unauthorized))
@@ -136,14 +134,14 @@ async fn authenticate(
     }
 }
 
-/// Returns the text of the API key of a request, if there is one.
+/// Returns the text of a request's API key, if the request has one.
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
-    // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it
-    // either.
+    // Proxies and servers log URLs, so a key in a URL counts as leaked. The log line below must not repeat
+    // the key.
     if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
         tracing::warn!(
             path = parts.uri.path(),
-            "an API key was sent in a query string; the request is refused, and the key may be in logs: revoke it"
+            "a request with an API key in the query string was refused; the key may be in logs, so revoke the key"
         );
         return Err(unauthorized());
     }
@@ -159,7 +157,7 @@ fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
     Ok(token.map(|(_, token)| token.trim()))
 }
 
-/// Headers by which proxies name the client that they forward for.
+/// Headers that proxies add to the requests that they forward.
 const FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-for"),
     header::FORWARDED,
@@ -168,7 +166,7 @@ const FORWARDED: [HeaderName; 4] = [
 ];
 
 /// Returns the same 401 for keys that are missing, mistyped, unknown, revoked or expired. Otherwise a client
-/// could probe which keys exist.
+/// could find out which keys exist.
 pub(crate) fn unauthorized() -> Problem {
     Problem::new(
         Code::Unauthorized,
@@ -176,15 +174,16 @@ pub(crate) fn unauthorized() -> Problem {
     )
 }
 
-/// Refuses, on a server without keys, a request that does not come from a program on this machine.
+/// Refuses a request that does not come from a program on this machine. Applies to a server without keys.
 ///
 /// The request must come from a loopback address and name a loopback host. It must have no forwarding header,
-/// and no foreign `Origin` or `Sec-Fetch-Site`. The reasons:
+/// and no `Origin` or `Sec-Fetch-Site` of another site. The reasons:
 ///
-/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS
-/// rebinding). It cannot make the browser send `localhost` in `Host`. It can also send a request without
-/// reading the answer. The browser then names the page in `Origin` and `Sec-Fetch-Site`. Most proxies that
-/// forward requests of other clients add one of [`FORWARDED`].
+/// - A web page in a browser on this machine can point its own domain at this address (DNS rebinding). The
+///   browser then sends that domain in `Host`, not `localhost`.
+/// - A web page can also send a request whose response it cannot read. The browser then sets `Origin` or
+///   `Sec-Fetch-Site`.
+/// - Most proxies that forward requests of other clients add one of [`FORWARDED`].
 fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), Problem> {
     let headers = &parts.headers;
     let all =
@@ -199,14 +198,14 @@ fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), P
     if is_for_us && is_from_us {
         return Ok(());
     }
-    let detail = "without API keys, the server accepts only requests from its own machine to `localhost`; `nobat keys create` creates a key";
+    let detail = "the server has no API keys and accepts only requests from its own machine to `localhost`; create a key with `nobat keys create`";
     Err(Problem::new(Code::MisdirectedRequest, detail))
 }
 
-/// Relation of the page that sent a request to the server (W3C Fetch Metadata).
+/// Header in which a browser states if a page of the same origin sent the request (W3C Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns true if an `Origin` is a page of this machine. The value `null` is none.
+/// Returns true if `Origin` names a page of this machine. Returns false for `null`.
 fn is_own_origin(origin: &HeaderValue) -> bool {
     let authority = origin
         .to_str()

@@ -1,8 +1,9 @@
-//! Bounds on the look-ups of API keys that this process has not seen yet.
+//! Limits on the look-ups of API keys that are new to this process.
 //!
-//! A guessing client can send any number of well-formed keys, and each costs a read of the store. A valid key
-//! that is new to this process costs the same read. The server must not refuse it because a guesser shares
-//! its address. So the server looks up every well-formed key, but few at a time.
+//! A client that guesses keys can send any number of well-formed keys, and each costs a read of the store. A
+//! valid key that is new to this process costs the same read. The server must not refuse a valid key because
+//! a client at the same address guesses. So the server looks up every well-formed key, but only a few keys at
+//! a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,17 +16,16 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in order of
-/// arrival.
+/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further look-ups wait in order
+/// of arrival.
 const MAX_IN_FLIGHT: usize = 16;
-/// Minimum time between two look-ups that find nothing, for an address with too many failures. It allows
-/// 1,000 look-ups a second. On SQLite they take a few per cent of a processor. A guesser needs a great many
-/// connections to ask for more.
+/// Minimum time between two look-ups that find no key, for a client network with too many failures. 1,000
+/// look-ups a second on SQLite take a few percent of a processor.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Maximum time that a request waits for its look-up. Then the server refuses it: with 429 if its address has
-/// failed too often, otherwise with 503.
+/// Maximum time that a request waits for the look-up of its key. Then the server refuses the request: with
+/// 429 if the client network has sent too many invalid keys, otherwise with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Number of lanes above which the server drops those that no request uses.
+/// Number of lanes above which the server drops unused lanes.
 const MAX_IDLE_LANES: usize = 1_000;
 
 /// Key look-ups in progress and waiting.
@@ -35,8 +35,8 @@ pub(crate) struct Lookups {
     refused: AtomicU64,
 }
 
-/// Queue of an address with too many failures: one look-up at a time, in order of arrival, and not before the
-/// `Instant`.
+/// Lock of a client network with too many failures. The network's look-ups run one at a time, in order of
+/// arrival. The `Instant` is the earliest time of the next look-up.
 type Lane = Arc<tokio::sync::Mutex<Instant>>;
 
 /// Rate at which the server looks up the unknown keys of a client.
@@ -44,19 +44,19 @@ type Lane = Arc<tokio::sync::Mutex<Instant>>;
 pub(crate) enum GuessRate {
     /// Full speed: limited only by [`MAX_IN_FLIGHT`].
     Full,
-    /// One at a time for all requests of this client network, which has failed too often. `None` is an
-    /// unknown address.
+    /// One look-up at a time for this client network, because it has sent too many invalid keys. `None`: all
+    /// clients whose address is unknown.
     Slowed(Option<IpAddr>),
 }
 
-/// Right to look up one key.
+/// Slot for the look-up of one key.
 pub(crate) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
     not_before: Option<OwnedMutexGuard<Instant>>,
 }
 
 impl Turn<'_> {
-    /// Reports that the key was found. The next look-up of this address need not wait.
+    /// Reports that the key was found. The next look-up of the client network then starts without a pause.
     pub(crate) fn found(mut self) {
         if let Some(not_before) = &mut self.not_before {
             **not_before = Instant::now();
@@ -71,7 +71,7 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Waits for the right to look up a key. Returns `None` after [`MAX_WAIT`].
+    /// Waits for a slot. Returns `None` after [`MAX_WAIT`].
     pub(crate) async fn turn(&self, pace: GuessRate) -> Option<Turn<'_>> {
         let turn = timeout(MAX_WAIT, self.wait(pace)).await.ok().flatten();
         if turn.is_none() {
@@ -85,7 +85,7 @@ impl Lookups {
         if let GuessRate::Slowed(network) = pace {
             let mut guard = self.lane(network).lock_owned().await;
             sleep_until(*guard).await;
-            // Set before the look-up, so that a client that disconnects meanwhile saves no time.
+            // The time is set before the look-up, so that a client cannot avoid the pause by disconnecting.
             *guard = Instant::now() + PAUSE;
             not_before = Some(guard);
         }
@@ -100,7 +100,7 @@ impl Lookups {
         Arc::clone(lanes.entry(network).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Instant::now()))))
     }
 
-    /// Returns the number of look-ups in progress, and of look-ups refused because they had waited too long.
+    /// Returns the number of look-ups in progress, and the number of look-ups refused after [`MAX_WAIT`].
     pub(crate) fn load(&self) -> QueueLoad {
         let length = MAX_IN_FLIGHT - self.in_flight.available_permits();
         let refused = self.refused.load(Ordering::Relaxed);

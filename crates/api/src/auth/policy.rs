@@ -1,4 +1,4 @@
-//! Policy that decides which clients need a key.
+//! Policy that decides which clients may send requests, and which clients need a key.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub enum AuthMode {
 
 /// Remote IP address of the TCP connection of a request, as an extension of the request.
 ///
-/// Without it the client's address is unknown. Then an allow-list, the networks of a key, and a server
-/// without keys refuse the request.
+/// Without this extension, the client's address is unknown. The server then refuses the request in three
+/// cases: the server has an allow-list, the server has no keys, or the request's key is limited to networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);

@@ -26,7 +26,7 @@ impl Principal {
         self.scopes.contains(Scope::PayloadView)
     }
 
-    /// Id of the API key that the request was made with. `None` if the server asked for no key.
+    /// Id of the API key that the request was made with. `None` if the server required no key.
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self.actor {
             Actor::Key(id) => Some(id),

@@ -18,13 +18,13 @@ use crate::http::error_code::Code;
 use crate::http::problem::Problem;
 use crate::quotas::body_budget::{OverBudget, Reservation};
 
-/// Maximum size of a body: 256 KiB. Together with the other fields of a task, it fits one record of every
-/// store.
+/// Maximum size of a body, in bytes: 256 KiB. A body of this size and the other fields of a task fit in one
+/// record of every store.
 const MAX_BYTES: usize = 256 * 1024;
-/// Maximum time from the first byte of a body to its last.
+/// Maximum time for a body to arrive, from the moment when the server starts to read it.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Complete body. It counts towards its tenant's budget until it is dropped.
+/// Complete body of a request. The body counts against the tenant's budget until it is dropped.
 pub(crate) struct Received {
     bytes: Bytes,
     _reservation: Option<Reservation>,
@@ -64,14 +64,20 @@ pub(crate) async fn optional_json(
     Ok(Some(body))
 }
 
-async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+/// Returns the complete body of a request, of any media type.
+pub(crate) async fn whole(
+    app: &App,
+    tenant: &Tenant,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Problem> {
     check_encoding(headers)?;
     // `Content-Length` gives the size before the server reads any of the body.
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
     let mut collecting = pin!(collect(app, tenant, body));
-    // A body that arrived together with its head is ready at once, so it needs no timer.
+    // A body that arrived together with the request's head is ready at once and needs no timer.
     if let Poll::Ready(body) = poll!(collecting.as_mut()) {
         return body;
     }
@@ -83,12 +89,13 @@ async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> R
 
 async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received, Problem> {
     let first = chunk(&mut body).await?.unwrap_or_default();
-    // A body in one piece is part of the connection's read buffer, which has its own bound.
+    // A body in one piece needs no reservation: it is part of the connection's read buffer, which has its own
+    // limit.
     if body.is_end_stream() {
         return received(first, None);
     }
     let mut reservation = app.bodies().reserve(tenant);
-    // Fails early, so that the server does not read a body for which there is no room.
+    // Fails early, so that the server does not read a body for which the budget has no room.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
     reservation.check_room(first.len() + announced).map_err(over_budget)?;
     reservation.grow(first.len()).map_err(over_budget)?;
@@ -129,10 +136,10 @@ fn over_budget(_: OverBudget) -> Problem {
 }
 
 fn too_large() -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("expected at most {} KiB", MAX_BYTES / 1024))
+    Problem::new(Code::BodyTooLarge, format!("expected a body of at most {} KiB", MAX_BYTES / 1024))
 }
 
-/// Refuses compressed bodies. A small one can expand to fill the memory.
+/// Refuses compressed bodies. A small compressed body can expand and fill the memory.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let plain = headers
         .get_all(CONTENT_ENCODING)
@@ -172,7 +179,7 @@ fn is_charset(name: &str) -> bool {
     name.trim().eq_ignore_ascii_case("charset")
 }
 
-fn is_utf8(value: &str) -> bool {
+pub(crate) fn is_utf8(value: &str) -> bool {
     value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
 }
 

@@ -1,5 +1,5 @@
-//! Cursors: a store's position in a list, with a message authentication code (MAC). A client can neither
-//! change a cursor nor use it for another list.
+//! Cursors of lists. A cursor contains a position and a message authentication code (MAC), so that a client
+//! can neither change it nor use it for another list.
 
 use data_encoding::HEXLOWER;
 use nobat_core::ports::{ListQuery, Position};
@@ -7,13 +7,14 @@ use nobat_core::types::name::Tenant;
 use ring::hmac::{Context, HMAC_SHA256, Key, Tag};
 use subtle::ConstantTimeEq;
 
-/// Size of the truncated MAC: 128 bits, which is infeasible to guess.
+/// Size of the truncated MAC, in bytes. An attacker cannot guess its 128 bits.
 const SEAL_BYTES: usize = 16;
 
-/// Identity of a list: everything but the length of its pages, which may change from page to page.
+/// Identity of a list: type, tenant and filters. A client may change the page size from page to page, so the
+/// page size is not part of the identity.
 pub(crate) struct List {
     parts: Vec<Option<String>>,
-    /// End of the error text for a cursor of another list: the condition that both pages must meet.
+    /// End of the error text for a cursor of another list. It says what the two lists must have in common.
     pub(crate) condition: &'static str,
 }
 
@@ -32,10 +33,12 @@ impl List {
             moment(query.created_after),
             moment(query.created_before),
         ];
+        let labels = query.labels.iter().flat_map(|(name, text)| [Some(name.clone()), Some(text.clone())]);
+        let parts = parts.into_iter().chain(labels).collect();
         Self { parts, condition: ", with the same filters" }
     }
 
-    /// List of all keys, or of those of one tenant.
+    /// List of all keys, or of the keys of one tenant.
     pub(crate) fn keys(tenant: Option<&Tenant>) -> Self {
         Self { parts: vec![Some("keys".to_owned()), tenant.map(ToString::to_string)], condition: "" }
     }
@@ -48,6 +51,11 @@ impl List {
     /// List of a tenant's endpoints.
     pub(crate) fn endpoints(tenant: &Tenant) -> Self {
         Self { parts: vec![Some("endpoints".to_owned()), Some(tenant.to_string())], condition: "" }
+    }
+
+    /// List of a tenant's subscriptions.
+    pub(crate) fn subscriptions(tenant: &Tenant) -> Self {
+        Self { parts: vec![Some("subscriptions".to_owned()), Some(tenant.to_string())], condition: "" }
     }
 
     /// List of a tenant's audit entries.
@@ -65,7 +73,7 @@ pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
     HEXLOWER.encode(&[&seal.as_ref()[..SEAL_BYTES], position.0.as_bytes()].concat())
 }
 
-/// Returns the position of a cursor. `None` if the cursor was not sealed with this key for this list.
+/// Returns the position of a cursor. `None` if the cursor was not created with this key for this list.
 pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position> {
     let bytes = HEXLOWER.decode(cursor.as_bytes()).ok()?;
     let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
@@ -82,8 +90,8 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
     mac.sign()
 }
 
-/// Adds a part and its length to the MAC. The length distinguishes ("ab", "c") from ("a", "bc"), and an absent
-/// part from an empty one.
+/// Adds a part and its length to the MAC. The length distinguishes ("ab", "c") from ("a", "bc"), and an
+/// absent part from an empty one.
 fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());
@@ -100,16 +108,7 @@ mod tests {
     const KEY: [u8; 32] = [7; 32];
 
     fn query() -> ListQuery {
-        ListQuery {
-            tenant: Tenant::default(),
-            status: None,
-            queue: None,
-            kind: None,
-            created_after: None,
-            created_before: None,
-            limit: 50,
-            after: None,
-        }
+        ListQuery::all(Tenant::default(), 50)
     }
 
     fn list() -> List {

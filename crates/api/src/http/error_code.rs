@@ -9,7 +9,7 @@ pub enum Code {
     MalformedJson,
     /// The body ended early, or its framing is wrong.
     MalformedBody,
-    /// The request has an `Idempotency-Key` that is not exactly one valid key.
+    /// The `Idempotency-Key` is not valid, or the request has more than one.
     InvalidIdempotencyKey,
     /// The route does not accept an `Idempotency-Key`.
     IdempotencyKeyNotSupported,
@@ -29,21 +29,25 @@ pub enum Code {
     KeyNotFound,
     /// The endpoint does not exist.
     EndpointNotFound,
+    /// The event does not exist, or its retention has ended.
+    EventNotFound,
+    /// The subscription does not exist.
+    SubscriptionNotFound,
     /// The route does not accept this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
     BodyTimeout,
     /// The API key is revoked or expired.
     KeyInactive,
-    /// The task has ended, which is final.
+    /// The task has ended. It can only be replayed.
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
-    /// The task is at another generation than the request names.
+    /// The task's generation differs from the generation in the request.
     GenerationMismatch,
     /// The maximum number of secrets (5) is in use.
     TooManySecrets,
-    /// The idempotency key belongs to a batch, and the retention of some of its tasks has ended.
+    /// The idempotency key was used for a batch, and some tasks of that batch are no longer stored.
     IdempotencyKeyPartlyExpired,
     /// The body is larger than 256 KiB.
     BodyTooLarge,
@@ -51,17 +55,17 @@ pub enum Code {
     UnsupportedContentEncoding,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
-    /// The request was meant for another server.
+    /// The server has no API keys, and the request does not come from a program on its own machine.
     MisdirectedRequest,
-    /// Fields or parameters are wrong; `errors` says which.
+    /// Fields or parameters are not valid. `errors` names them.
     ValidationFailed,
     /// No worker of this server runs tasks of this kind.
     UnknownKind,
     /// The task names an endpoint that does not exist.
     UnknownEndpoint,
-    /// The URL leads to an address that nobat does not call.
+    /// The host of the URL is an address that nobat does not call.
     BlockedAddress,
-    /// The request came through too many tasks that submitted one another.
+    /// The request passed through more than 3 tasks. nobat takes this for a loop.
     LoopDetected,
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
@@ -77,7 +81,7 @@ pub enum Code {
     Internal,
     /// The server has no master key to encrypt a secret with.
     NoMasterKey,
-    /// The store, the queue or the key service does not answer.
+    /// The store, the message queue or the key service does not answer.
     StoreUnavailable,
     /// The server is overloaded.
     Overloaded,
@@ -85,7 +89,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -98,6 +102,8 @@ impl Code {
         Self::TaskNotFound,
         Self::KeyNotFound,
         Self::EndpointNotFound,
+        Self::EventNotFound,
+        Self::SubscriptionNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::KeyInactive,
@@ -126,23 +132,23 @@ impl Code {
         Self::Overloaded,
     ];
 
-    /// Returns the code as a word, for programs.
+    /// Returns the code for programs.
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// Returns the HTTP status of the answer.
+    /// Returns the HTTP status of the response.
     pub fn status(self) -> StatusCode {
         self.row().1
     }
 
-    /// Returns the title, for people.
+    /// Returns the title for people.
     pub fn title(self) -> &'static str {
         self.row().2
     }
 
-    /// Returns the word, the status and the title.
-    #[rustfmt::skip] // One row a line.
+    /// Returns the code for programs, the status and the title.
+    #[rustfmt::skip] // One row per line.
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::MalformedJson => ("malformed_json", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
@@ -159,6 +165,10 @@ impl Code {
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "No such task"),
             Self::KeyNotFound => ("key_not_found", StatusCode::NOT_FOUND, "No such API key"),
             Self::EndpointNotFound => ("endpoint_not_found", StatusCode::NOT_FOUND, "No such endpoint"),
+            Self::EventNotFound => ("event_not_found", StatusCode::NOT_FOUND, "No such event"),
+            Self::SubscriptionNotFound => {
+                ("subscription_not_found", StatusCode::NOT_FOUND, "No such subscription")
+            }
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),

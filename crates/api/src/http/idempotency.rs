@@ -1,6 +1,8 @@
-//! `Idempotency-Key`, and the ids of new tasks, which derive from it or are random.
+//! `Idempotency-Key` header, and the ids of new tasks. An id derives from the key, or is random without a
+//! key.
 //!
-//! Follows draft-ietf-httpapi-idempotency-key-header-07, except that a key lives as long as its task is kept.
+//! Follows draft-ietf-httpapi-idempotency-key-header-07, except that a key is valid as long as its task is
+//! kept.
 
 use std::borrow::Cow;
 
@@ -19,15 +21,16 @@ static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Source of the ids of a request's tasks.
 pub(crate) enum Identity<'a> {
-    /// Random ids: the request has no key.
+    /// Random ids, because the request has no key.
     Fresh,
-    /// Ids derived from the key: the same request may have come before.
+    /// Ids derived from the key, so that a repeated request gets the same ids.
     Keyed {
-        /// Route of the request. The same key on another route is another key.
+        /// Route of the request. The same key on another route counts as another key.
         route: &'static str,
         /// Key, without its quotes.
         key: Cow<'a, str>,
-        /// Fingerprint of the request. It tells a repeated request from another one with the same key.
+        /// Fingerprint of the request. It distinguishes a repeated request from a different request with the
+        /// same key.
         fingerprint: Fingerprint,
     },
 }
@@ -53,7 +56,7 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// Returns the fingerprint that its tasks store. `None` without a key.
+    /// Returns the fingerprint that the request's tasks store. `None` without a key.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Fresh => None,
@@ -62,7 +65,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Returns the request in the form that its task remembers, if it has a key.
+/// Returns digests of the key and of the body. The changed task stores the digests. `None` without a key.
 pub(crate) fn keyed_request(
     headers: &HeaderMap,
     route: &'static str,
@@ -79,7 +82,8 @@ fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
     std::array::from_fn(|place| digest[place])
 }
 
-/// Refuses a key on a route that cannot honour it. `instead` tells the client how to repeat such a request.
+/// Refuses an idempotency key on a route that does not support it. `instead` is the error text. It says what
+/// to send instead.
 pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(), Problem> {
     if headers.contains_key(&HEADER) {
         Err(Problem::new(Code::IdempotencyKeyNotSupported, instead))

@@ -11,7 +11,7 @@ use crate::http::body;
 use crate::http::idempotency::{keyed_request, refuse_key};
 use crate::http::problem::Problem;
 
-/// Returns the options from the body, and the request's idempotency key, if it has one.
+/// Returns the options from the body, and the request's idempotency key, if the request has one.
 pub(crate) async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
     tenant: &Tenant,
@@ -25,8 +25,8 @@ pub(crate) async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     Ok((options.unwrap_or_default(), keyed))
 }
 
-/// Returns the options of a `POST` that takes no idempotency key. `instead` tells the client how to repeat
-/// such a request.
+/// Returns the options of a `POST` that takes no idempotency key. `instead` is the error text for a request
+/// with a key.
 pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
     tenant: &Tenant,

@@ -10,17 +10,20 @@ use crate::http::error_code::Code;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 
-/// Default number of elements of a page.
+/// Default number of elements in a page.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
 
 const MAX_LIMIT: usize = 100;
+
+/// Description of a time in a query.
+pub(crate) const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z, with %2B for each +";
 
 /// Description of a valid name.
 pub(crate) const EXPECTED_NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
 
 /// Parameters `limit` and `cursor` of a request for a page.
 pub(crate) struct PageRequest {
-    /// Maximum number of elements of the page: 1 to 100.
+    /// Maximum number of elements in the page: 1 to 100.
     pub(crate) limit: usize,
     cursor: Option<String>,
 }
@@ -35,8 +38,8 @@ impl PageRequest {
         }
     }
 
-    /// Returns the position at which the page before ended. `None` for the first page. Fails if the cursor is
-    /// of another list.
+    /// Returns the position at which the previous page ended. `None` for the first page. Fails if the cursor
+    /// belongs to another list.
     pub(crate) fn after<T>(
         &self,
         app: &App,
@@ -55,7 +58,7 @@ impl PageRequest {
     }
 
     /// Returns the records of the page, in the order of their names, and the cursor of the next page. Without
-    /// a tenant, these are records of the installation.
+    /// a tenant, returns records that belong to no tenant.
     pub(crate) async fn records(
         &self,
         app: &App,

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use nobat_core::types::id::TaskId;
+use nobat_core::types::id::{EventId, TaskId};
 use nobat_core::types::name::{Name, Tenant};
 use serde::de::DeserializeOwned;
 
@@ -16,7 +16,7 @@ pub(crate) struct PathParam<T>(pub(crate) T);
 
 /// Type of a path parameter.
 pub(crate) trait Parameter: DeserializeOwned + Send {
-    /// Returns the answer to a value that is not valid. For an id it is that to an unknown one.
+    /// Returns the error for a value that is not valid. An invalid id gets the same error as an unknown id.
     fn not_found() -> Problem;
 }
 
@@ -43,6 +43,12 @@ impl Parameter for Tenant {
             Code::NotFound,
             format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"),
         )
+    }
+}
+
+impl Parameter for EventId {
+    fn not_found() -> Problem {
+        Problem::event_not_found()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Error answers: problem details as in RFC 9457.
+//! Error responses: problem details as in RFC 9457.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0 || duration.is_zero())
 }
 
-/// Error of a request. It is the only error type of this crate, and the only mapping to HTTP.
+/// Error of a request. It is the only error type of this crate that becomes an HTTP response.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub(crate) struct Problem {
@@ -36,12 +36,12 @@ pub(crate) struct Problem {
     headers: Vec<(&'static str, String)>,
 }
 
-/// Maximum number of errors in one answer. A client should see all its mistakes at once, but a hostile one
-/// must not get a huge answer.
+/// Maximum number of field errors in one response. Without a limit, a hostile client could cause a huge
+/// response.
 const MAX_ERRORS: usize = 100;
 
-/// Maximum length of each text of an error, in bytes. A field's name comes from the client and may be as long
-/// as a body.
+/// Maximum length of the pointer and of the detail of a field error, in bytes. A pointer contains field names
+/// from the client, which may be as long as the body.
 const MAX_ERROR_BYTES: usize = 300;
 
 impl Problem {
@@ -62,8 +62,20 @@ impl Problem {
         self
     }
 
-    /// Returns the same 404 for tasks that are unknown, expired or another tenant's. Otherwise a client could
-    /// probe which tasks exist.
+    /// Returns the error for a subscription that does not exist.
+    pub(crate) fn subscription_not_found() -> Self {
+        let detail = "no subscription has this name; `GET /v1/subscriptions` lists all subscriptions";
+        Self::new(Code::SubscriptionNotFound, detail)
+    }
+
+    /// Returns the error for an event that does not exist.
+    pub(crate) fn event_not_found() -> Self {
+        let detail = "no event has this id, or its retention has ended; `GET /v1/events` lists all events";
+        Self::new(Code::EventNotFound, detail)
+    }
+
+    /// Returns the same 404 for an unknown task, a task past its retention, and a task of another tenant.
+    /// Otherwise a client could find out which tasks exist.
     pub(crate) fn task_not_found() -> Self {
         Self::new(Code::TaskNotFound, "no task has this id, or its retention has ended")
     }
@@ -87,14 +99,16 @@ impl Problem {
         }
     }
 
-    /// Logs the cause, if there is one that the client does not see. `instance` connects the log line and the
-    /// answer.
+    /// Logs the cause, which the client does not see. The log line and the response contain the same
+    /// `instance`.
     fn log(&self, instance: &str) {
         match &self.cause {
             Some(cause) if self.code == Code::Internal => {
                 tracing::error!(instance, cause, "a request failed; the client gets a 500");
             }
-            Some(cause) => tracing::warn!(instance, cause, "a request was refused; the client gets a 503"),
+            Some(cause) => {
+                tracing::warn!(instance, cause, "a request could not be completed; the client gets a 503");
+            }
             None => {}
         }
     }
@@ -112,8 +126,8 @@ impl From<Vec<FieldError>> for Problem {
     }
 }
 
-/// Returns the code of the whole answer. Malformed JSON takes precedence. Any other specific code applies
-/// only if all errors have it.
+/// Returns the code of the whole response. Malformed JSON takes precedence. Any other specific code applies
+/// only if all errors have that code.
 fn code_of(errors: &[FieldError]) -> Code {
     let is = |code: Code| move |error: &FieldError| error.code == Some(code.as_str());
     if errors.iter().any(is(Code::MalformedJson)) {
@@ -152,7 +166,7 @@ impl From<StoreError> for Problem {
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::StoreUnavailable,
-                    "the request may have been carried out; check before you send it again, or submit with an Idempotency-Key",
+                    "the request may have been carried out; send it again if it had an Idempotency-Key, otherwise check its result first",
                 )
             },
             StoreError::Overloaded => Self::new(
@@ -169,7 +183,7 @@ impl From<NoVault> for Problem {
         match error {
             NoVault::NoKey => Self::new(
                 Code::NoMasterKey,
-                "the server cannot store secrets; its operator must set NOBAT_MASTER_KEY or NOBAT_KMS_KEY",
+                "the server has no master key, so it cannot store secrets; the operator must set NOBAT_MASTER_KEY or NOBAT_KMS_KEY",
             ),
             NoVault::Unavailable(_) => Self {
                 cause: Some(error.to_string()),
@@ -195,7 +209,7 @@ impl From<ApplyError> for Problem {
             }
             ApplyError::Refused(TransitionError::OtherGeneration(current)) => {
                 let detail = format!(
-                    "the task is at generation {current}; read the task, and replay that generation if it must run again"
+                    "the task is at generation {current}, not at the generation in the request; read the task, and send `generation` {current} to replay it"
                 );
                 Self::new(Code::GenerationMismatch, detail)
             }
@@ -237,12 +251,19 @@ pub(crate) struct ProblemView<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = FieldError)]
 pub(crate) struct FieldErrorView<'a> {
-    /// Field, as a JSON pointer (RFC 6901) into the body. For a parameter of the query: `?` and its name.
+    /// Field, as a JSON pointer (RFC 6901) into the body. For a parameter of the query: `?` and the
+    /// parameter's name.
     #[schema(example = "/retry/max_attempts")]
     pointer: &'a str,
     /// Explanation of the error and of the expected value. Never repeats the value itself.
     #[schema(example = "expected a whole number from 1 to 50")]
     detail: &'a str,
+}
+
+impl<'a> From<&'a FieldError> for FieldErrorView<'a> {
+    fn from(error: &'a FieldError) -> Self {
+        Self { pointer: &error.pointer, detail: &error.detail }
+    }
 }
 
 /// Code as a URI.
@@ -274,11 +295,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             code: self.code.as_str(),
             instance: &instance,
-            errors: self
-                .errors
-                .iter()
-                .map(|error| FieldErrorView { pointer: &error.pointer, detail: &error.detail })
-                .collect(),
+            errors: self.errors.iter().map(FieldErrorView::from).collect(),
         };
         // Strings and a number always serialize to JSON.
         let mut response = Response::new(Body::from(serde_json::to_vec(&view).unwrap_or_default()));
@@ -287,7 +304,7 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.code {
-            // The client still sends the rest of the body, which the server does not read.
+            // The server does not read the rest of the body, so no further request can use the connection.
             Code::BodyTooLarge | Code::BodyTimeout | Code::MalformedBody => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }

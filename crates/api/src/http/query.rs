@@ -1,5 +1,4 @@
-//! Parses query strings: every parameter is known, each occurs at most once, and one answer reports all
-//! errors.
+//! Parses query strings. Unknown and repeated parameters are errors. One response reports all errors.
 
 use std::borrow::Cow;
 
@@ -19,9 +18,9 @@ impl<'a> Query<'a> {
         let mut query = Self { values: Vec::new(), wrong: Vec::new() };
         for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
-                query.refuse(&name, format!("unknown parameter, expected one of {}", known.join(", ")));
+                query.refuse(&name, format!("unknown parameter; expected one of {}", known.join(", ")));
             } else if query.values.iter().any(|(other, _)| *other == name) {
-                query.refuse(&name, "given more than once, expected one value");
+                query.refuse(&name, "the parameter is given more than once; send it once");
             } else {
                 query.values.push((name, value));
             }
@@ -29,8 +28,8 @@ impl<'a> Query<'a> {
         query
     }
 
-    /// Returns the value of a parameter, if it is present and `parse` accepts it. `expected` describes valid
-    /// values for the error text.
+    /// Returns the value of a parameter, if the parameter is present and `parse` accepts the value.
+    /// `expected` describes valid values for the error text.
     pub(crate) fn get<T>(
         &mut self,
         name: &str,

@@ -1,13 +1,13 @@
-//! Short text in a header: quoted, as in structured fields, or bare.
+//! Short text in a header, with or without quotes.
 
 use std::borrow::Cow;
 
 const MAX_BYTES: usize = 255;
 
-/// Returns the text of a header's value: a string of structured fields (RFC 8941), or the same without its
-/// quotes. `None` if it is not valid.
+/// Returns the text of a header's value: a quoted string (RFC 8941), or a text without quotes. `None` if the
+/// value is not valid.
 ///
-/// A comma outside of quotes is not valid, because two headers that a proxy has joined look like that.
+/// A comma outside quotes is not valid, because a proxy joins two headers with a comma.
 pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
     let value = std::str::from_utf8(value).ok()?;
     let key = match value.strip_prefix('"') {
@@ -20,8 +20,8 @@ pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
     (1..=MAX_BYTES).contains(&key.len()).then_some(key)
 }
 
-/// Returns the text between the quotes, without its escapes.
-fn unquote(text: &str) -> Option<Cow<'_, str>> {
+/// Replaces the escapes in the text between the quotes. `None` if the text is not valid.
+pub(crate) fn unquote(text: &str) -> Option<Cow<'_, str>> {
     let is_printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     if !text.bytes().all(is_printable) {
         return None;

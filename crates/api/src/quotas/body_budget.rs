@@ -1,7 +1,7 @@
 //! Limit on the total size of the request bodies in memory.
 //!
-//! A body takes up to 256 KiB while its client sends it, and then until the server has answered. Without a
-//! bound, a client with many connections that stalls in the middle of each body fills the memory.
+//! A body occupies up to 256 KiB of memory until the server has answered. Without this limit, a client could
+//! open many connections, stop in the middle of each body, and fill the memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use nobat_core::ports::QueueLoad;
 use nobat_core::types::name::Tenant;
 use parking_lot::Mutex;
 
-/// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
+/// Maximum total size of the request bodies of all tenants, in bytes: 64 MiB.
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
-/// Maximum number of bytes of one tenant's bodies: half of the total, so that no tenant can take everything.
+/// Maximum total size of one tenant's request bodies, in bytes: half of [`MAX_TOTAL`].
 const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
 
-/// Bytes of request bodies in memory.
+/// Counter of the bytes of request bodies in memory.
 #[derive(Default)]
 pub(crate) struct BodyBudget(Mutex<ReservedBytes>);
 
@@ -26,14 +26,14 @@ struct ReservedBytes {
     refused: u64,
 }
 
-/// Part of the budget that one body has reserved. Dropping it releases that part.
+/// Bytes of the budget that one body has reserved. Dropping the reservation releases them.
 pub(crate) struct Reservation {
     budget: Arc<BodyBudget>,
     tenant: Tenant,
     bytes: usize,
 }
 
-/// Error: the budget has no room for the bytes.
+/// Error: the budget has no room for the body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OverBudget;
 
@@ -43,7 +43,7 @@ impl BodyBudget {
         Reservation { budget: Arc::clone(self), tenant: tenant.clone(), bytes: 0 }
     }
 
-    /// Returns the number of bytes in memory and of refused bodies.
+    /// Returns the number of reserved bytes and the number of refused bodies.
     pub(crate) fn load(&self) -> QueueLoad {
         let ReservedBytes { total, refused, .. } = *self.0.lock();
         QueueLoad {
@@ -57,13 +57,13 @@ impl BodyBudget {
 }
 
 impl Reservation {
-    /// Fails if there is no room for so many bytes now. Reserves nothing, so a client that announces a body
-    /// and sends none takes no budget from other clients.
+    /// Fails if the budget has no room for this many more bytes. Reserves nothing: a client that announces a
+    /// body and never sends it must not take budget from other clients.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
         self.room(&mut self.budget.0.lock(), bytes).map(drop)
     }
 
-    /// Reserves more bytes. Reserves nothing if it fails.
+    /// Reserves this many more bytes. A failed call reserves nothing.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let mut held = self.budget.0.lock();
         let of_tenant = self.room(&mut held, bytes)?;
@@ -73,8 +73,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Returns the number of bytes that the tenant holds, if there is room for so many more. Otherwise counts
-    /// a refusal.
+    /// Returns the number of bytes that the tenant has reserved. If the budget has no room for `bytes` more,
+    /// counts a refusal and fails.
     fn room(&self, held: &mut ReservedBytes, bytes: usize) -> Result<usize, OverBudget> {
         let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
         if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {

@@ -34,7 +34,7 @@ pub(crate) struct TestSlot {
 }
 
 impl TestSlots {
-    /// Takes a slot. Otherwise returns a 429 that names the limit that is reached.
+    /// Takes a slot. If a limit is reached, returns a 429 that names the limit.
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
         let mut taken = self.0.lock();
         let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
@@ -59,7 +59,7 @@ impl TestSlots {
         Ok(TestSlot { slots: self.clone(), endpoint })
     }
 
-    /// Returns the number of tests in progress and of refused tests.
+    /// Returns the number of tests in progress and the number of refused tests.
     pub(crate) fn load(&self) -> QueueLoad {
         let taken = self.0.lock();
         let (length, refused) = (taken.endpoints.len(), taken.refused);

@@ -1,5 +1,5 @@
-//! Limit on the waiting tasks of a tenant. The store counts them from time to time, and the process adds what
-//! it accepts in between.
+//! Limit on the pending tasks of a tenant. The store counts the pending tasks at intervals. Between two
+//! counts, the process adds the tasks that it accepts.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -12,17 +12,17 @@ use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use parking_lot::Mutex;
 
-/// Latest count of each tenant's waiting tasks.
+/// Latest count of each tenant's pending tasks.
 #[derive(Default)]
 pub(crate) struct PendingQuota(Mutex<HashMap<Tenant, Arc<TenantCount>>>);
 
-/// Latest count of one tenant's waiting tasks. `count` stays locked while the store counts, so that concurrent
-/// requests share one count.
+/// Latest count of one tenant's pending tasks. `count` stays locked while the store counts, so that
+/// concurrent requests share one count.
 #[derive(Default)]
 struct TenantCount {
     count: tokio::sync::Mutex<Option<Count>>,
-    /// Number of failed counts. Requests that waited for one fail with it, instead of counting again one
-    /// after the other.
+    /// Number of counts that failed. A request that waited for a failed count fails too. Otherwise the
+    /// waiting requests would all count again, one after the other.
     failures: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ struct Count {
 pub(crate) struct SubmittedTasks<'a> {
     /// Tenant.
     pub(crate) tenant: &'a Tenant,
-    /// Maximum number of waiting tasks.
+    /// Maximum number of pending tasks of the tenant.
     pub(crate) limit: NonZeroU32,
     /// Number of submitted tasks.
     pub(crate) count: usize,
@@ -47,10 +47,10 @@ pub(crate) struct SubmittedTasks<'a> {
 }
 
 impl PendingQuota {
-    /// Returns true if the tenant may have so many more waiting tasks, and then counts them as accepted.
-    /// `waiting` asks the store for the number of waiting tasks, up to a maximum.
+    /// Returns true if the tenant may submit these tasks, and adds the tasks to the count. `waiting` counts
+    /// the pending tasks in the store, up to the maximum in its argument.
     ///
-    /// Tasks that other processes accept, and tasks that have started, change the count only when the store
+    /// Tasks that other processes accept, and tasks that start, do not change the count until the store
     /// counts again.
     pub(crate) async fn admits(
         &self,
@@ -124,8 +124,8 @@ mod tests {
                 pending_quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap(),
             );
         }
-        // The last two: a clock that was set back does not extend the validity of a count, and the new count
-        // includes what is accepted then.
+        // Before the last two requests, the clock is set back. The old count is then invalid, and the new
+        // count includes the task that is accepted after it.
         assert_eq!(admitted, [true, false, true, false, true, true, false]);
     }
 

@@ -1,6 +1,6 @@
 //! Request rate limit of tenants. All processes share one token bucket for each tenant.
 //!
-//! Taking tokens can be a costly write, so a process takes them in blocks.
+//! Taking tokens can be a costly write to the store, so a process takes several tokens at a time (a block).
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -15,25 +15,27 @@ use parking_lot::Mutex;
 use crate::http::error_code::Code;
 use crate::http::problem::{Problem, whole_seconds};
 
-/// Time for which the unused rest of a block is valid. It bounds the excess in any second to one block.
+/// Time for which the unused tokens of a block are valid. A tenant can therefore exceed its rate in any
+/// second by at most one block.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// Requests that the store has granted to tenants ahead, and that they have not made yet.
+/// Tokens that this process has taken from the store and that tenants have not used yet.
 #[derive(Default)]
-pub(crate) struct RequestRates(Mutex<HashMap<Tenant, Stock>>);
+pub(crate) struct RequestRates(Mutex<HashMap<Tenant, GrantedRequests>>);
 
-struct Stock {
+struct GrantedRequests {
     left: u32,
     until: Timestamp,
-    /// Size of the next block: twice the last one if it was used up in time, otherwise 1. So a process with
-    /// few requests takes no tokens that other processes could use.
+    /// Size of the next block: twice the last block if the tenant used up that block while it was valid,
+    /// otherwise 1. A process with few requests must not take tokens that other processes need.
     next: NonZeroU32,
 }
 
 impl RequestRates {
-    /// Takes the token for one request. Otherwise returns a 429 with the time until the next token.
+    /// Takes the token for one request. If no token is left, returns a 429 with the time until the next
+    /// token.
     pub(crate) async fn take(
         &self,
         backend: &Backend,
@@ -50,17 +52,17 @@ impl RequestRates {
                 self.put_by(tenant, count, wanted, now);
                 Ok(())
             }
-            // Concurrent requests of this process may have taken more than they need.
+            // A concurrent request of this process may have taken a block in the meantime.
             TakeResult::Wait(_) if self.take_left(tenant, now) => Ok(()),
             TakeResult::Wait(pause) => Err(refused(rate, pause)),
         }
     }
 
     fn take_left(&self, tenant: &Tenant, now: Timestamp) -> bool {
-        let mut stocks = self.0.lock();
-        match stocks.get_mut(tenant) {
-            Some(stock) if stock.left > 0 && now < stock.until => {
-                stock.left -= 1;
+        let mut granted = self.0.lock();
+        match granted.get_mut(tenant) {
+            Some(grant) if grant.left > 0 && now < grant.until => {
+                grant.left -= 1;
                 true
             }
             _ => false,
@@ -68,17 +70,20 @@ impl RequestRates {
     }
 
     fn wanted(&self, tenant: &Tenant, now: Timestamp) -> NonZeroU32 {
-        let stocks = self.0.lock();
-        stocks.get(tenant).filter(|stock| now < stock.until).map_or(NonZeroU32::MIN, |stock| stock.next)
+        let granted = self.0.lock();
+        granted.get(tenant).filter(|grant| now < grant.until).map_or(NonZeroU32::MIN, |grant| grant.next)
     }
 
-    /// Stores a granted block, less the one token that the request uses at once.
+    /// Stores the tokens of a granted block, except the one token that the request uses at once.
     fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
-        let mut stocks = self.0.lock();
-        let stock =
-            stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
-        let left = if now < stock.until { stock.left } else { 0 };
-        *stock = Stock {
+        let mut granted = self.0.lock();
+        let grant = granted.entry(tenant.clone()).or_insert(GrantedRequests {
+            left: 0,
+            until: now,
+            next: NonZeroU32::MIN,
+        });
+        let left = if now < grant.until { grant.left } else { 0 };
+        *grant = GrantedRequests {
             left: left.saturating_add(count.get() - 1),
             until: now + GOOD_FOR,
             next: wanted.saturating_mul(TWICE),
@@ -88,7 +93,7 @@ impl RequestRates {
 
 /// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10. `RateLimit-Policy` holds the
 /// quota and its window in seconds. `RateLimit` holds the remaining tokens and the seconds until the next
-/// one.
+/// token.
 fn refused(rate: TokenRate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);
@@ -120,8 +125,8 @@ mod tests {
 
     /// Configuration store that grants requests in blocks, as a store with costly writes does.
     struct Blocks {
-        /// Grant of the first request: this number, or all that it wants if `None`. Later requests get
-        /// nothing.
+        /// Number of tokens that the first request gets. Later requests get no tokens. `None`: every request
+        /// gets as many tokens as it wants.
         size: Option<u32>,
         asked: Mutex<Vec<u32>>,
     }
@@ -141,7 +146,7 @@ mod tests {
                 asked.len()
             };
             let Some(size) = self.size else { return Ok(TakeResult::Granted(wanted)) };
-            // The second request gets its answer second, whatever order the runtime wakes them in.
+            // The first request gets its result first, in whatever order the runtime wakes the two.
             for _ in 0..if place == 1 { 1 } else { 5 } {
                 tokio::task::yield_now().await;
             }

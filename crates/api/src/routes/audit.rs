@@ -1,4 +1,4 @@
-//! Audit audit. Requires the scope `admin`. No route changes it.
+//! Audit trail. Requires the scope `admin`. No route changes it.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -18,10 +18,10 @@ use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{cursor, response};
 
-/// Approximate size of an entry in an answer, in bytes.
+/// Approximate size of an entry in a response, in bytes.
 const ENTRY_BYTES: usize = 200;
 
-/// Action in the audit trail.
+/// Entry of the audit trail.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub(crate) struct EntryView {
@@ -32,18 +32,18 @@ pub(crate) struct EntryView {
     #[schema(value_type = String)]
     tenant: Tenant,
     /// Id of the API key that was used. `anonymous`: a client of a server that requires no keys. `operator`:
-    /// a program that opened the file or wrote to the table without the API. `worker`: nobat itself, after an
+    /// a program that changed the store directly, without the API. `worker`: nobat itself, after an
     /// endpoint's response.
     actor: String,
     /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`,
     /// `tenant.changed`, `callback_secret.set`, `callback_secret.rotated`, `callback_secret.removed`,
     /// `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`, `endpoint.resumed`, `endpoint.gone`,
-    /// `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action that only
-    /// a later version knows.
+    /// `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action of a later
+    /// version, which this version does not know.
     #[schema(value_type = String)]
     action: &'static str,
     /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a
-    /// limit key. For a rotated key: its id and that of its successor.
+    /// limit key. For a rotated key: the ids of the old key and of the new key.
     target: String,
 }
 

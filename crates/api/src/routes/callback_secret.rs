@@ -28,7 +28,7 @@ use crate::http::response;
 use crate::routes::config_update::{self, update};
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
 
-/// Approximate size of the secrets in an answer, in bytes.
+/// Approximate size of the secrets in a response, in bytes.
 const SECRETS_BYTES: usize = 300;
 /// Default grace period of the older secrets, in seconds: a day.
 const OVERLAP: f64 = 86_400.0;
@@ -73,18 +73,18 @@ fn grace_period_schema() -> Schema {
         .item(seconds(0, 0))
         .description(Some(
             "Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days). 0 ends \
-             the older secrets at once, as `PUT` does. Less than 10 is not allowed, because other processes sign with the new secret only \
-             within 10 seconds.",
+             the older secrets at once, as `PUT` does. Less than 10 is not allowed, because other processes take up to \
+             10 seconds to sign with the new secret.",
         ))
         .into()
 }
 
-/// Options of a removal. There are none yet.
+/// Options of a removal: none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Remove {}
 
-/// Secrets that sign callbacks, without their secret text.
+/// Secrets that sign callbacks, without their texts.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CallbackSecrets)]
 pub(crate) struct SecretsView {
@@ -96,14 +96,15 @@ pub(crate) struct SecretsView {
     secret: Option<String>,
 }
 
-/// Secret, without its secret text.
+/// Secret that signs, without its text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SigningSecret)]
 pub(crate) struct SecretView {
-    /// Time at which it was set.
+    /// Time at which the secret was set.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// Time from which it no longer signs, because another secret replaced it. `null`: none.
+    /// Time from which the secret no longer signs, because a newer secret replaces it. `null`: no newer
+    /// secret exists.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub(crate) expires_at: Option<Timestamp>,
 }
@@ -113,8 +114,8 @@ pub(crate) struct SecretView {
 /// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies.
 /// It stores the secret encrypted and never shows it again.
 ///
-/// The process that handles the request signs with it at once. Other processes sign with the older secrets
-/// for up to 10 seconds. To replace a secret without that gap, rotate it.
+/// The process that handles the request signs with the new secret at once. Other processes sign with the
+/// older secrets for up to 10 seconds. To replace a secret without that gap, rotate it.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",
@@ -136,9 +137,9 @@ pub(crate) async fn set(
 
 /// Replace the callback secret
 ///
-/// The process that handles this request signs with the new secret at once, other processes within 10 seconds. The older
-/// secrets also sign for `grace_period` seconds, so that receivers can switch over in the meantime. After
-/// that, no process signs with them.
+/// The process that handles the request signs with the new secret at once, other processes within 10 seconds.
+/// The older secrets also sign for `grace_period` seconds, so that receivers can switch over in the meantime.
+/// After that, no process signs with the older secrets.
 #[utoipa::path(
     post,
     path = "/v1/callback-secret/rotate",
@@ -146,7 +147,7 @@ pub(crate) async fn set(
     tag = "callbacks",
     security(("key" = ["config:write"])),
     request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
-    responses((status = 201, description = "The secret is replaced. The older ones sign until their grace period ends.", body = SecretsView)),
+    responses((status = 201, description = "The secret is replaced. The older secrets sign until their grace period ends.", body = SecretsView)),
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
@@ -201,7 +202,7 @@ pub(crate) async fn remove(
     response::value(StatusCode::OK, SECRETS_BYTES, &secrets)
 }
 
-/// Change to a new secret.
+/// Setting or rotation of a secret.
 struct Change {
     secret: Option<String>,
     overlap: Duration,
@@ -215,17 +216,17 @@ impl Change {
             given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
         let is_given = given.is_some();
         let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
-        let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
+        let (vault, place) = (app.vault.vault().await?, CallbackSecrets::secret_context(&caller.tenant));
         let sealed: Sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let view = write(app, caller, self.action, |secrets, now| {
-            // Sealing the older secrets anew lets the operator drop an old master key once every secret is
-            // rotated, even during a grace period.
+            // Encrypts the older secrets again, with the current master key. Once every secret is rotated,
+            // the operator can remove an old master key, even during a grace period.
             let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
             let changed = changed.with(sealed.clone(), self.overlap, now);
             changed.map_err(|_| {
                 Problem::new(
                     Code::TooManySecrets,
-                    format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"),
+                    format!("{MAX_LIVE} secrets are in use, which is the maximum; wait until a secret expires, or replace all secrets by PUT"),
                 )
             })
         })

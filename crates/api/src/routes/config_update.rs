@@ -14,18 +14,18 @@ const MAX_TRIES: usize = 5;
 
 /// Change of configuration records.
 pub(crate) enum Change {
-    /// Writes records. The version of each is one more than that of the record that it replaces.
+    /// Writes records. Each record's version is one more than the version of the record that it replaces.
     Write(Vec<Record>),
     /// Removes the record if it has this version.
     Remove(RecordName, u64),
 }
 
-/// Makes a change and writes its audit entry. Then the entry's tenant gets its configuration from the store,
-/// not from the cache, also if the write failed: it may have been made before its reply was lost.
+/// Writes a change and its audit entry, and drops the tenant's configuration from the cache. A failed write
+/// also drops the configuration, because the store may have made the change before its reply was lost.
 ///
-/// `read` reads the current record. `change` returns the change, the audit entry, and the value that this
-/// function returns once they are written. Both run again if another client wrote the record in between.
-/// After [`MAX_TRIES`] the error is 503 `overloaded`, and its detail names `what` was to change.
+/// `read` reads the current record. `change` returns the change, the audit entry, and the result of this
+/// function. If another client wrote the record in between, `read` and `change` run again. After
+/// [`MAX_TRIES`] tries, the error is 503 `overloaded`, and its text names the object as `what`.
 pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
     app: &App,
     what: &str,
@@ -47,7 +47,7 @@ pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
     Err(Problem::new(
         Code::Overloaded,
         format!(
-            "other requests changed {what} at the same time, and this one changed nothing; try again after the time in Retry-After"
+            "other requests changed {what} at the same time, so this request changed nothing; try again after the time in Retry-After"
         ),
     ))
 }

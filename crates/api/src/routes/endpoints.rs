@@ -1,6 +1,6 @@
 //! Endpoints: the servers that tasks of kind `http` call, and their configuration.
 //!
-//! nobat stores their secrets and the values of their headers encrypted, and never shows them again.
+//! nobat stores the secrets and the header values of endpoints encrypted, and never shows them again.
 
 pub(crate) mod view;
 
@@ -49,16 +49,17 @@ use crate::routes::queues;
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
 use crate::routes::wake::{WakeTarget, wake};
 
-/// Approximate size of an endpoint in an answer, in bytes.
+/// Approximate size of an endpoint in a response, in bytes.
 const ENDPOINT_BYTES: usize = 700;
 
-/// Maximum duration of a test call, since a client waits for its result.
+/// Maximum duration of a test call, because a client waits for its result.
 const MAX_TRIAL: Duration = Duration::from_secs(10);
 
-/// Maximum size of an endpoint's record, in bytes. The stores allow more, so that a rotation always has room.
+/// Maximum size of an endpoint's record, in bytes. The stores accept larger records, so a rotation can add a
+/// secret to an endpoint of this size.
 const MAX_RECORD: usize = 32 * 1024;
 
-/// Options of a request that has none yet.
+/// Options of a request: none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -68,9 +69,10 @@ struct Nothing {}
 /// Replaces the whole configuration. Omitted fields reset to their defaults, except `secret` and `paused`,
 /// which keep their values. Every process applies the change within 10 seconds, also to waiting tasks.
 ///
-/// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up
-/// to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
-/// others within 15 minutes. The same applies to a new endpoint, and to one that is no longer paused or gone.
+/// If the endpoint's limits, batching or URL change, nobat also wakes the endpoint's held tasks, newest
+/// first. nobat wakes up to about 1,000 tasks, for at most five seconds. It checks woken tasks within 10
+/// seconds, and other held tasks within 15 minutes. The same applies to a new endpoint, and to an endpoint
+/// that is no longer paused or gone.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -100,13 +102,13 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
-    // Refused before the store is asked.
+    // Refuses an invalid body before the store is read.
     read_object::<EndpointSubmission>(&body)?;
-    let (now, place) = (app.clock.now(), Endpoint::place(&caller.tenant, &name));
+    let (now, place) = (app.clock.now(), Endpoint::secret_context(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
     let read = || app.backend.config.endpoint(&caller.tenant, &name);
-    let (current, EndpointUpdate { endpoint, made }) = update(&app, "it", read, |current| {
+    let (current, EndpointUpdate { endpoint, made }) = update(&app, "the endpoint", read, |current| {
         // `into_endpoint` consumes the submission, so each try reads it again.
         let submission: EndpointSubmission = read_object(&body)?;
         let receiving = EndpointUpdateContext {
@@ -130,13 +132,13 @@ pub(crate) async fn put(
     .await?;
     match &current {
         _ if !endpoint.is_open() => {}
-        Some(before) if before.is_open() && before.is_where(&endpoint) => {
+        Some(before) if before.is_open() && before.is_same_destination(&endpoint) => {
             if (before.limits, before.batch) != (endpoint.limits, endpoint.batch) {
                 wake(&app, &caller, WakeTarget::Endpoint(&name)).await;
             }
         }
-        // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit
-        // breaker do not apply.
+        // For a new, resumed or moved endpoint, an earlier `Retry-After` or open circuit breaker no longer
+        // applies.
         _ => wake(&app, &caller, WakeTarget::EndpointAnew(&name)).await,
     }
     let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
@@ -150,7 +152,7 @@ pub(crate) async fn put(
 
 /// Get an endpoint and the state of its limits
 ///
-/// The response never contains its secrets or the values of its headers.
+/// The response never contains the endpoint's secrets or header values.
 #[utoipa::path(
     get,
     path = "/v1/endpoints/{name}",
@@ -212,8 +214,8 @@ pub(crate) async fn page(
 
 /// Remove an endpoint
 ///
-/// nobat holds its waiting tasks with the reason `endpoint_missing`. They wait until an endpoint with this
-/// name exists again, or a client cancels them.
+/// nobat holds the endpoint's waiting tasks with the reason `endpoint_missing`. The tasks wait until an
+/// endpoint with this name exists again, or until a client cancels the tasks.
 #[utoipa::path(
     delete,
     path = "/v1/endpoints/{name}",
@@ -232,7 +234,7 @@ pub(crate) async fn remove(
     let Nothing {} = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
     let read = || app.backend.config.endpoint(&caller.tenant, &name);
-    let endpoint = update(&app, "it", read, |endpoint| {
+    let endpoint = update(&app, "the endpoint", read, |endpoint| {
         let endpoint = endpoint.ok_or_else(not_found)?;
         let change = Change::Remove(Endpoint::record_name(&caller.tenant, &name), endpoint.version);
         Ok((change, caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now), endpoint))
@@ -245,7 +247,7 @@ pub(crate) async fn remove(
 ///
 /// The process that handles the request signs with the new secret at once, other processes within 10 seconds.
 /// The older secrets also sign for `grace_period` seconds, so that the endpoint can switch over in the
-/// meantime. After that, no process signs with them.
+/// meantime. After that, no process signs with the older secrets.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/rotate",
@@ -254,7 +256,7 @@ pub(crate) async fn remove(
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
     request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
-    responses((status = 200, description = "The secret is replaced. The older ones sign until their grace period ends.", body = EndpointView)),
+    responses((status = 200, description = "The secret is replaced. The older secrets sign until their grace period ends.", body = EndpointView)),
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
@@ -269,7 +271,7 @@ pub(crate) async fn rotate(
     let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
     let is_given = given.is_some();
     let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
-    let (vault, place) = (app.vault.vault().await?, Endpoint::place(&caller.tenant, &name));
+    let (vault, place) = (app.vault.vault().await?, Endpoint::secret_context(&caller.tenant, &name));
     let change = |endpoint: Endpoint, now| {
         let sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let secrets = endpoint
@@ -279,7 +281,7 @@ pub(crate) async fn rotate(
         let secrets = secrets.map_err(|_| {
             Problem::new(
                 Code::TooManySecrets,
-                format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"),
+                format!("{MAX_LIVE} secrets are in use, which is the maximum; wait until a secret expires, or replace all secrets by PUT"),
             )
         })?;
         let headers = endpoint
@@ -293,12 +295,14 @@ pub(crate) async fn rotate(
     response::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 
-/// Advice on how to repeat a pause or a resumption.
-const STATE_INSTEAD: &str = "a repeated request changes nothing more: send it without the header";
+/// Error text for a pause or a resumption with an `Idempotency-Key`.
+const STATE_INSTEAD: &str =
+    "send the request without the header Idempotency-Key; a repeated request has no further effect";
 
 /// Pause an endpoint
 ///
-/// nobat holds its tasks with the reason `paused`. They spend no attempt. Running tasks continue.
+/// nobat holds the endpoint's tasks with the reason `paused`. Held tasks spend no attempt. Running tasks
+/// continue.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/pause",
@@ -322,11 +326,11 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat starts
-/// one attempt at once as a probe.
+/// Ends a client's pause, and the effect of a 410 (Gone) or a `Retry-After`. If the endpoint's circuit
+/// breaker is open, nobat starts one attempt at once as a probe.
 ///
-/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes up to about
-/// 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes.
+/// nobat also wakes the endpoint's held tasks, newest first. nobat wakes up to about 1,000 tasks, for at most
+/// five seconds. It checks woken tasks within 10 seconds, and other held tasks within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",
@@ -379,7 +383,7 @@ pub(crate) async fn test(
     let (head, body) = request.into_parts();
     refuse_key(
         &head.headers,
-        "every test calls the endpoint, also a repeated one: send it without the header",
+        "send the request without the header Idempotency-Key; a repeated request calls the endpoint again",
     )?;
     let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
     let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
@@ -388,7 +392,7 @@ pub(crate) async fn test(
         .map_err(|error| Problem::from(vec![FieldError::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Target::Endpoint).map_err(|unfit| match unfit {
         KindError::Payload(invalid) => Problem::from(invalid),
-        KindError::UnknownKind(_) | KindError::EndpointMissing => vec![FieldError::new(
+        KindError::UnknownKind(_) | KindError::EndpointNotSupported => vec![FieldError::new(
             "",
             "this server does not run tasks of kind `http`, so it cannot call endpoints",
         )]
@@ -418,7 +422,7 @@ async fn change_one(
 ) -> Result<EndpointView, Problem> {
     let now = app.clock.now();
     let read = || app.backend.config.endpoint(&caller.tenant, &name);
-    let changed = update(app, "it", read, |endpoint| {
+    let changed = update(app, "the endpoint", read, |endpoint| {
         let changed = change(endpoint.ok_or_else(not_found)?, now)?;
         let changed = Endpoint { version: changed.version + 1, ..changed };
         let entry = caller.entry(&caller.tenant, action, &name, app.clock.now());

@@ -34,10 +34,10 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Readiness
 ///
-/// Returns 200 if a write to the store and a read from it succeeded within the last second, and the queue is
-/// available. Otherwise returns 503 with the cause.
+/// Returns 200 if a write to the store and a read from it succeeded within the last second, and the message
+/// queue is available. Otherwise returns 503 with the cause.
 ///
-/// Also shows the queues and other bounded resources that tenants share.
+/// The response also shows the load of each resource that tenants share.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -74,18 +74,18 @@ pub(crate) struct ReadinessView {
     /// Reason for a 503. `null` with 200.
     ///
     /// `store_write_failed`: a write failed, for example on a full disk. `store_read_failed`: a read failed.
-    /// `store_overloaded`: a queue in front of the store is full. `queue_unavailable`: the queue does not
-    /// respond; the server accepts tasks, which run late. `timeout`: no response within 5 seconds.
+    /// `store_overloaded`: too many operations wait for the store. `queue_unavailable`: the message queue
+    /// does not respond; the server accepts tasks, which run late. `timeout`: no response within 5 seconds.
     #[schema(
         required,
         pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$"
     )]
     cause: Option<&'static str>,
-    /// Queues and other bounded resources of this process that tenants share.
+    /// Load of each resource of this process that tenants share.
     queues: Vec<QueueView>,
 }
 
-/// Load of a queue or another bounded resource of this process.
+/// Load of a resource of this process that tenants share.
 #[derive(Serialize, ToSchema)]
 #[schema(as = QueueLoad)]
 pub(crate) struct QueueView {
@@ -100,14 +100,13 @@ pub(crate) struct QueueView {
     /// Number of waiting operations. For `key_lookup` and `endpoint_test`: operations in progress. For
     /// `body_bytes`: bytes.
     length: usize,
-    /// Maximum of `length`. Beyond it the server returns 503 `overloaded`, or 429 for endpoint tests. Key
-    /// look-ups wait up to 5 seconds first. Then the server returns 503, or 429 if too many requests from
-    /// their address had no valid key.
+    /// Maximum of `length`. Above this maximum, the server returns 503 `overloaded`, or 429 for an endpoint
+    /// test. A request first waits up to 5 seconds for a key look-up. Then the server returns 503, or 429 if
+    /// too many requests from the client's address had no valid key.
     limit: usize,
     /// Maximum of `length` for one tenant.
     tenant_limit: usize,
-    /// Number of operations that were refused, or given up after they waited too long, since the process
-    /// started.
+    /// Number of operations refused since the process started, at once or after too long a wait.
     refused: u64,
 }
 

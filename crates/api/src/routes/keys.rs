@@ -32,10 +32,10 @@ use crate::http::{body, cursor, response};
 use crate::routes::config_update::{Change, update};
 use crate::routes::rotation::overlap as overlap_of;
 
-/// Maximum number of keys that one page examines. With a filter, a page can be short or empty although more
-/// follow.
+/// Maximum number of keys that the server reads for one page. With a filter, a page can be short or empty
+/// although more pages follow.
 const MAX_SCANNED: usize = 1_000;
-/// Approximate size of a key in an answer, in bytes.
+/// Approximate size of a key in a response, in bytes.
 const KEY_BYTES: usize = 400;
 
 /// Key to create.
@@ -72,7 +72,7 @@ pub(crate) struct Rotate {
     grace_period: f64,
 }
 
-/// Options of a revocation. There are none yet.
+/// Options of a revocation: none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {}
@@ -81,7 +81,7 @@ struct Revoke {}
 #[derive(Serialize, ToSchema)]
 #[schema(as = Key)]
 pub(crate) struct KeyView {
-    /// Id. Lists, the audit trail and the tasks that the key submitted name it by this id.
+    /// Id of the key. Lists, the audit trail and the tasks that the key submitted show this id.
     #[schema(value_type = String, pattern = "^key_[0-9a-z]{26}$")]
     id: KeyId,
     /// Tenant that the key gives access to.
@@ -95,16 +95,16 @@ pub(crate) struct KeyView {
     /// Networks from which the key can be used. Empty: any.
     #[schema(value_type = Vec<String>)]
     networks: Vec<Network>,
-    /// Time of its creation.
+    /// Time at which the key was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// Time from which the key is no longer valid. `null`: none.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<Timestamp>,
-    /// Time of its revocation. `null`: not revoked.
+    /// Time at which the key was revoked. `null`: not revoked.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     revoked_at: Option<Timestamp>,
-    /// Secret text of the key. Only in the response to the request that created it.
+    /// Secret text of the key. Only in the response to the request that created the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     key: Option<String>,
@@ -143,8 +143,8 @@ pub(crate) enum ScopeWord {
 
 /// Create a key
 ///
-/// Only this response contains the key. A server that required no keys requires them once the first key
-/// exists. That key should have the scope `admin`.
+/// Only this response contains the key. Once the first key exists, the server requires a key for every
+/// request. Give the first key the scope `admin`.
 #[utoipa::path(
     post,
     path = "/v1/keys",
@@ -160,7 +160,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let instead = "a key is shown only once: send the request without the header; if the response is lost, list the keys and revoke the new one";
+    let instead = "a key is shown only once; send the request without the header Idempotency-Key; if the response is lost, list the keys and revoke the new key";
     refuse_key(&head.headers, instead)?;
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let create: Create = read_object(&body)?;
@@ -301,8 +301,8 @@ pub(crate) async fn rotate(
     PathParam(id): PathParam<KeyId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let instead = "a key is shown only once: send the request without the header; if the response is lost, list the keys, revoke the new \
-        one and create another";
+    let instead = "a key is shown only once; send the request without the header Idempotency-Key; if the response is lost, list the keys, revoke the \
+        new key and create another key";
     let Rotate { grace_period } = options_without_key(&app, &caller.tenant, request, instead).await?;
     let overlap = overlap_of(grace_period)?;
     let text = KeyText::new(rand::random());
@@ -317,8 +317,8 @@ pub(crate) async fn rotate(
 
 /// Revoke a key
 ///
-/// The process that handles the request refuses the key at once. Other processes that share its table refuse
-/// it within 10 seconds. The key's data stays.
+/// The process that handles the request refuses the key at once. Other processes with the same DynamoDB table
+/// refuse the key within 10 seconds. The key stays in the list of keys.
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
@@ -343,8 +343,8 @@ pub(crate) async fn revoke(
     response::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
-/// Changes a valid key and writes the result: the key itself and, for a rotation, its successor. Returns the
-/// last of them.
+/// Changes an active key and stores the change. A rotation also stores a new key. Returns the new key if one
+/// was created, otherwise the changed key.
 async fn change(
     app: &App,
     caller: &Principal,
@@ -370,8 +370,8 @@ async fn change(
             let changed = Key { version, ..changed };
             let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
             let entry = caller.entry(&changed.tenant, action, &object, now);
-            // Also before the write: if the client disconnects during the write, this future is dropped and
-            // the line below does not run.
+            // Drops the key from the cache before the write too. If the client disconnects during the write,
+            // this future is dropped, and the call after the write does not run.
             app.auth_cache().forget_key(id);
             let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
             Ok((Change::Write(records), entry, new.unwrap_or(changed)))

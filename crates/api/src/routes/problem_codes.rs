@@ -9,7 +9,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use crate::app::App;
 use crate::http::error_code::Code;
 
-/// Codes of every route that requires a key: authentication and authorization.
+/// Codes of authentication and authorization, for every route that requires a key.
 const AUTH: [Code; 6] = [
     Code::Unauthorized,
     Code::MissingScope,
@@ -19,7 +19,7 @@ const AUTH: [Code; 6] = [
     Code::TooManyAuthFailures,
 ];
 
-/// Codes of every route that requires a key: the store.
+/// Codes of the store, for every route that requires a key.
 const STORE: [Code; 3] = [Code::Internal, Code::StoreUnavailable, Code::Overloaded];
 
 /// Codes of routes that read a body.
@@ -44,6 +44,10 @@ pub(crate) const SUBMISSION: [Code; 7] = [
     Code::QuotaExceeded,
 ];
 
+/// Codes of the route that publishes events, in addition to [`BODY`].
+pub(crate) const EVENT: [Code; 4] =
+    [Code::LoopDetected, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused, Code::QuotaExceeded];
+
 /// Codes of routes that change a task, in addition to [`BODY`].
 pub(crate) const TASK_CHANGE: [Code; 3] =
     [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
@@ -55,8 +59,8 @@ pub(crate) const ROTATION: [Code; 3] =
 /// Codes of routes that return a page.
 pub(crate) const PAGE: [Code; 2] = [Code::InvalidCursor, Code::ValidationFailed];
 
-/// Adds the problem codes that a route can answer with to its description. A route that requires a key also
-/// gets those that all such routes share.
+/// Adds problem codes to the description of a route. A route that requires a key also gets [`AUTH`] and
+/// [`STORE`].
 pub(crate) fn declare(
     (schemas, mut paths, router): UtoipaMethodRouter<App>,
     codes: &[&[Code]],

@@ -22,7 +22,7 @@ use crate::http::{body, response};
 use crate::routes::config_update::{Change, update};
 use crate::routes::wake::{WakeTarget, wake};
 
-/// Approximate size in bytes of one of them in an answer.
+/// Approximate size of a queue, a kind or a limit key in a response, in bytes.
 const LANE_BYTES: usize = 400;
 
 /// Changes to a kind. Omitted fields keep their values.
@@ -30,9 +30,9 @@ const LANE_BYTES: usize = 400;
 #[serde(deny_unknown_fields)]
 #[schema(as = PutKind)]
 pub(crate) struct PutKind {
-    /// True to start no tasks of this kind.
+    /// True to pause the kind: nobat then starts none of its tasks.
     paused: Option<bool>,
-    /// Start rate and concurrency of its tasks. `null` removes all limits.
+    /// Start rate and concurrency of the kind's tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "nobat_core::json::decode::patch_object")]
     #[schema(value_type = Option<LimitsSubmission>, required = false)]
     limits: Patch<LimitsSubmission>,
@@ -42,17 +42,18 @@ pub(crate) struct PutKind {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Queue)]
 pub(crate) struct QueueView {
-    /// Name.
+    /// Name of the queue.
     #[schema(value_type = String)]
     name: Name,
-    /// True if it is paused: nobat holds its tasks instead of starting them.
+    /// True if a client paused the queue. nobat then holds the queue's tasks.
     paused: bool,
-    /// Start rate and concurrency of its tasks.
+    /// Start rate and concurrency of the queue's tasks.
     limits: LimitsView,
-    /// Retries of tasks that set none and whose endpoint sets none. `null`: the defaults.
+    /// Retry policy of the queue's tasks, if neither the task nor its endpoint sets a retry policy. `null`:
+    /// the default policy.
     #[schema(required)]
     retry: Option<RetryView>,
-    /// Current state of its limits. Only in responses to `GET`.
+    /// Current state of the queue's limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -62,14 +63,14 @@ pub(crate) struct QueueView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Kind)]
 pub(crate) struct KindView {
-    /// Name.
+    /// Name of the kind.
     #[schema(value_type = String)]
     name: Name,
-    /// True if it is paused: nobat holds its tasks instead of starting them.
+    /// True if a client paused the kind. nobat then holds the kind's tasks.
     paused: bool,
-    /// Start rate and concurrency of its tasks.
+    /// Start rate and concurrency of the kind's tasks.
     limits: LimitsView,
-    /// Current state of its limits. Only in responses to `GET`.
+    /// Current state of the kind's limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -82,10 +83,10 @@ pub(crate) struct LimitKeyView {
     /// Limit key.
     #[schema(value_type = String)]
     key: Name,
-    /// Start rate and concurrency of the tasks that name it in `limit_key`.
+    /// Start rate and concurrency of the tasks that name this key in `limit_key`.
     #[serde(flatten)]
     limits: LimitsView,
-    /// Current state of its limits. Only in responses to `GET`.
+    /// Current state of the key's limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -96,9 +97,9 @@ pub(crate) struct LimitKeyView {
 /// Omitted fields keep their values. `null` removes all limits (`limits`) or resets the retries to the
 /// defaults (`retry`). Every process applies the change within 10 seconds.
 ///
-/// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first.
-/// It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10
-/// seconds, the others at their next check.
+/// If the limits or the pause change and the queue is not paused, nobat also wakes the queue's held tasks,
+/// newest first. nobat wakes up to about 1,000 tasks, for at most five seconds. It checks woken tasks within
+/// 10 seconds, and other held tasks at their next regular check.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -147,9 +148,9 @@ pub(crate) async fn get_queue(
 /// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `limits` removes
 /// all limits. Every process applies the change within 10 seconds.
 ///
-/// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first.
-/// It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10
-/// seconds, the others at their next check.
+/// If the limits or the pause change and the kind is not paused, nobat also wakes the kind's held tasks,
+/// newest first. nobat wakes up to about 1,000 tasks, for at most five seconds. It checks woken tasks within
+/// 10 seconds, and other held tasks at their next regular check.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -200,8 +201,9 @@ pub(crate) async fn get_kind(
 /// endpoint. Omitted fields are not limited. Every process applies the change within 10 seconds.
 ///
 /// The request also ends a pause that an endpoint requested (`Retry-After`), even if the limits stay the
-/// same. nobat then wakes held tasks, newest first. It spends up to five seconds on this and wakes up to
-/// about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+/// same. nobat then wakes the key's held tasks, newest first. nobat wakes up to about 1,000 tasks, for at
+/// most five seconds. It checks woken tasks within 10 seconds, and other held tasks at their next regular
+/// check.
 #[utoipa::path(
     put,
     path = "/v1/limits/{name}",
@@ -254,7 +256,7 @@ pub(crate) async fn get_limits(
     )
 }
 
-/// Returns the current state of limits of the caller's tenant.
+/// Returns the current state of one limiter of the caller's tenant.
 pub(crate) async fn state(
     app: &App,
     caller: &Principal,
@@ -265,15 +267,15 @@ pub(crate) async fn state(
     Ok(kept.limiter.state(limits, app.clock.now()))
 }
 
-async fn get(app: &App, caller: &Principal, sort: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
-    Ok(app.backend.config.queue_config(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
+async fn get(app: &App, caller: &Principal, kind: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
+    Ok(app.backend.config.queue_config(&QueueConfig::record_name(&caller.tenant, kind, name)).await?)
 }
 
-/// Writes a change and its audit entry. `said` turns the request's body into the change.
+/// Writes a change and its audit entry. `said` turns the parsed body into the change.
 async fn put<T: for<'de> Deserialize<'de>>(
     app: &App,
     caller: &Principal,
-    sort: RecordKind,
+    kind: RecordKind,
     action: Action,
     name: &Name,
     request: Request,
@@ -282,11 +284,11 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let (head, body) = request.into_parts();
     let body = body::json(app, &caller.tenant, &head.headers, body).await?;
     let submission = said(read_object(&body)?);
-    // Limits are validated under the pointer of the field that the client sent.
-    let root = if sort == RecordKind::LimitKey { "" } else { "/limits" };
-    let record_name = QueueConfig::record_name(&caller.tenant, sort, name);
+    // JSON pointer of the limits in the request's body, for error texts.
+    let root = if kind == RecordKind::LimitKey { "" } else { "/limits" };
+    let record_name = QueueConfig::record_name(&caller.tenant, kind, name);
     let read = || app.backend.config.queue_config(&record_name);
-    let (current, queue_config) = update(app, "it", read, |current| {
+    let (current, queue_config) = update(app, "the configuration", read, |current| {
         let queue_config = submission.queue_config(root, &current)?;
         let record = queue_config.record(record_name.clone());
         Ok((
@@ -296,14 +298,14 @@ async fn put<T: for<'de> Deserialize<'de>>(
         ))
     })
     .await?;
-    let of = match sort {
+    let of = match kind {
         RecordKind::LimitKey => WakeTarget::LimitKey(name),
         RecordKind::Queue => WakeTarget::Queue(name),
         _ => WakeTarget::Kind(name),
     };
     let is_other = (queue_config.paused, queue_config.limits) != (current.paused, current.limits);
-    // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
-    if sort == RecordKind::LimitKey || is_other && !queue_config.paused {
+    // For a limit key, a request with the same limits still ends a pause that an endpoint requested.
+    if kind == RecordKind::LimitKey || is_other && !queue_config.paused {
         wake(app, caller, of).await;
     }
     Ok(queue_config)

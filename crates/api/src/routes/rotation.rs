@@ -23,7 +23,7 @@ pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     let (least, most) = (CONFIG_TTL.as_secs(), MAX_GRACE_PERIOD.as_secs());
     let expected = || {
         format!(
-            "expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds"
+            "expected 0, or seconds from {least} to {most}: a shorter grace period would end before all processes sign with the new secret"
         )
     };
     if seconds == 0.0 {
@@ -34,6 +34,6 @@ pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
         .map_err(|_| vec![FieldError::new("/grace_period", expected())].into())
 }
 
-/// Advice on how to repeat a rotation whose answer was lost.
-pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown only once: send the request without the header; if the response is lost, \
+/// Error text for a rotation with an `Idempotency-Key`.
+pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown only once; send the request without the header Idempotency-Key; if the response is lost, \
     rotate again, or send a `secret` of your own";

@@ -1,7 +1,7 @@
 //! Routes of tasks.
 
 pub(crate) mod cancel_replay;
-mod examples;
+pub(crate) mod examples;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod read;

@@ -28,7 +28,7 @@ use crate::http::query::Query;
 use crate::http::{body, response};
 use crate::routes::config_update::{Change, update};
 
-/// Approximate size of a tenant in an answer, in bytes.
+/// Approximate size of a tenant in a response, in bytes.
 const TENANT_BYTES: usize = 200;
 /// Bounds of `rate` and `burst`.
 const RATES: Bounds = Bounds::count(100_000);
@@ -40,17 +40,17 @@ const COUNTS: Bounds = Bounds::count(u32::MAX);
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantSettings)]
 pub(crate) struct Put {
-    /// Rate limit of its API requests.
+    /// Rate limit of the tenant's API requests.
     #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]
     #[schema(value_type = Option<PutRate>, required = false)]
     request_rate: Option<PutRate>,
-    /// Maximum number of its tasks that wait to run at a time.
+    /// Maximum number of the tenant's pending tasks, which wait to run.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_pending_tasks: Option<f64>,
     /// Maximum size of the payload of a task, in bytes.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_payload_bytes: Option<f64>,
-    /// Start rate and concurrency of its tasks.
+    /// Start rate and concurrency of the tenant's tasks.
     #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]
     #[schema(value_type = Option<LimitsSubmission>, required = false)]
     limits: Option<LimitsSubmission>,
@@ -88,17 +88,17 @@ pub(crate) struct TenantView {
     /// Name.
     #[schema(value_type = String)]
     name: Tenant,
-    /// Rate limit of its API requests. `null`: no limit.
+    /// Rate limit of the tenant's API requests. `null`: no limit.
     #[schema(required)]
     request_rate: Option<RateView>,
-    /// Maximum number of its tasks that wait to run at a time. `null`: no limit.
+    /// Maximum number of the tenant's pending tasks, which wait to run. `null`: no limit.
     #[schema(value_type = Option<u64>, required)]
     max_pending_tasks: Option<NonZeroU32>,
     /// Maximum size of the payload of a task, in bytes. `null`: only the limit of every request body applies
     /// (256 KiB).
     #[schema(value_type = Option<u64>, required)]
     max_payload_bytes: Option<NonZeroU32>,
-    /// Start rate and concurrency of its tasks.
+    /// Start rate and concurrency of the tenant's tasks.
     limits: LimitsView,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct PageView {
 /// Replace the limits of a tenant
 ///
 /// Replaces all limits: omitted fields are not limited. The process that handles the request applies the
-/// change at once. Other processes that share its table apply it within 10 seconds.
+/// change at once. Other processes with the same DynamoDB table apply the change within 10 seconds.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{name}",
@@ -157,7 +157,7 @@ pub(crate) async fn put(
 
 /// Get a tenant
 ///
-/// Returns the limits of the tenant, or no limits if it has no record.
+/// Returns the limits of the tenant, or no limits if the tenant has no record.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{name}",

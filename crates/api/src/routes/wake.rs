@@ -1,4 +1,4 @@
-//! Wakes held tasks after a change of what held them.
+//! Wakes held tasks after a change of the configuration that holds them.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use nobat_core::types::name::Name;
 use crate::app::App;
 use crate::auth::principal::Principal;
 
-/// Maximum time that a request spends on waking tasks. The other tasks are checked again later by themselves.
+/// Maximum time that a request spends on waking tasks. nobat checks the remaining tasks at their next regular
+/// check.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Number of tasks in one page of the search.
 const PAGE: usize = 100;
@@ -19,23 +20,28 @@ const PAGE: usize = 100;
 pub(crate) enum WakeTarget<'a> {
     /// Tasks of an endpoint whose destination stays the same.
     Endpoint(&'a Name),
-    /// Tasks of an endpoint that is new, reopened or moved. An earlier `Retry-After` or open circuit breaker
+    /// Tasks of an endpoint that is new, resumed or moved. An earlier `Retry-After` or open circuit breaker
     /// no longer applies.
     EndpointAnew(&'a Name),
     Queue(&'a Name),
     Kind(&'a Name),
+    /// Tasks that a subscription created.
+    Subscription(&'a Name),
     /// Tasks of a limit key. An earlier `Retry-After` no longer applies.
     LimitKey(&'a Name),
 }
 
 impl WakeTarget<'_> {
-    /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up
-    /// those that are lost.
+    /// Returns the limiter to change, and the change. Each change drops all reservations of the limiter.
+    /// Otherwise the start times of reservations that no task holds any more would stay unused.
     fn change(&self) -> (LimitScope, LimiterChange) {
         match *self {
             Self::EndpointAnew(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::ClearPause),
             Self::LimitKey(name) => (LimitScope::Key(name.clone()), LimiterChange::ClearPause),
             Self::Endpoint(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::ResetReservations),
+            Self::Subscription(name) => {
+                (LimitScope::Subscription(name.clone()), LimiterChange::ResetReservations)
+            }
             Self::Queue(name) => (LimitScope::Queue(name.clone()), LimiterChange::ResetReservations),
             Self::Kind(name) => (LimitScope::Kind(name.clone()), LimiterChange::ResetReservations),
         }
@@ -43,31 +49,28 @@ impl WakeTarget<'_> {
 }
 
 /// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about
-/// [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN) tasks. Only tasks whose hold a client can end are
-/// woken. A failure is logged and does not undo the change.
+/// [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN) tasks. Skips tasks whose hold a client cannot end,
+/// such as tasks without a handler. A failure is logged and does not undo the change.
 pub(crate) async fn wake(app: &App, caller: &Principal, of: WakeTarget<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
     let (queue, kind) = match of {
         WakeTarget::Queue(name) => (Some(name.clone()), None),
         WakeTarget::Kind(name) => (None, Some(name.clone())),
-        WakeTarget::Endpoint(_) | WakeTarget::EndpointAnew(_) | WakeTarget::LimitKey(_) => (None, None),
+        WakeTarget::Endpoint(_)
+        | WakeTarget::EndpointAnew(_)
+        | WakeTarget::LimitKey(_)
+        | WakeTarget::Subscription(_) => (None, None),
     };
-    let query = ListQuery {
-        tenant,
-        status,
-        queue,
-        kind,
-        created_after: None,
-        created_before: None,
-        limit: PAGE,
-        after: None,
-    };
+    let query = ListQuery { status, queue, kind, ..ListQuery::all(tenant, PAGE) };
     let is_meant = |task: &Task| match of {
         WakeTarget::Queue(_) | WakeTarget::Kind(_) => true,
         WakeTarget::Endpoint(name) | WakeTarget::EndpointAnew(name) => {
             task.options.endpoint.as_ref() == Some(name)
         }
         WakeTarget::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
+        WakeTarget::Subscription(name) => {
+            task.options.origin.as_ref().is_some_and(|origin| origin.subscription == *name)
+        }
     };
     let work = async {
         let (limiter, change) = of.change();
@@ -83,6 +86,6 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: WakeTarget<'_>) {
                 tracing::warn!(%error, "held tasks could not be woken; they are checked again later");
             }
         }
-        () = app.clock.sleep(LIMIT) => tracing::info!("not all held tasks were woken in time; the others are checked again later"),
+        () = app.clock.sleep(LIMIT) => tracing::info!("the time to wake held tasks has passed; tasks that were not woken are checked again later"),
     }
 }

@@ -1,4 +1,4 @@
-//! Bounds on open connections, for all clients together and for each client address.
+//! Limits on open connections, for all clients together and for each client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub(crate) struct Connections {
 /// Slot of one open connection. Dropping it frees the slot.
 pub(crate) struct Slot {
     connections: Arc<Connections>,
-    /// Address that the connection counts for. `None` for a trusted proxy.
+    /// Address whose limit the connection counts against. `None` for a trusted proxy.
     address: Option<IpAddr>,
     _permit: OwnedSemaphorePermit,
 }
@@ -44,7 +44,8 @@ impl Connections {
         })
     }
 
-    /// Takes a slot for a new connection. Returns `None` if the server must close the connection at once.
+    /// Takes a slot for a new connection. Returns `None` if a limit is reached. The server must then close
+    /// the connection at once.
     pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             self.metrics.count_refused_total();
@@ -68,7 +69,7 @@ impl Connections {
         is_below
     }
 
-    /// Resolves once all connections are closed.
+    /// Waits until all connections are closed.
     pub(crate) async fn closed(&self) {
         let _ = self.slots.acquire_many(u32::try_from(self.total).unwrap_or(u32::MAX)).await;
     }

@@ -15,7 +15,7 @@ pub(crate) fn refusal(version: Version, target: &Uri, headers: &HeaderMap) -> Op
     (!has_known_coding(headers)).then_some(StatusCode::NOT_IMPLEMENTED)
 }
 
-/// Returns true if there is one valid `Host`. HTTP/1.0 needs none (RFC 9112, section 3.2).
+/// Returns true if there is one valid `Host`. HTTP/1.0 needs no `Host` (RFC 9112, section 3.2).
 fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

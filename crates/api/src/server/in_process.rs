@@ -11,8 +11,8 @@ use tower_service::Service;
 use crate::app::App;
 use crate::router::router;
 
-/// Returns the API's answer to a request with this JSON body. For a program that has opened the store itself:
-/// its changes then pass the same checks as over HTTP.
+/// Returns the API's response to a request with this JSON body. A program that has opened the store itself
+/// sends its changes through this function, so that the changes pass the same checks as over HTTP.
 pub async fn ask(app: App, method: Method, path: &str, json: Option<String>) -> (StatusCode, Bytes) {
     let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
     let Ok(request) = request.body(Body::from(json.unwrap_or_default())) else {

@@ -37,7 +37,7 @@ impl ConnectionMetrics {
         self.refused_address.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that ended because the client did not read an answer within
+    /// Number of connections that ended because the client did not read a response within
     /// [`Limits::write`](crate::Limits::write).
     pub fn write_timeouts(&self) -> u64 {
         self.write_timeouts.load(Ordering::Relaxed)
@@ -66,8 +66,8 @@ impl ConnectionMetrics {
         self.log("a client did not read its response in time; its connection is closed");
     }
 
-    /// Logs the counters, at most once in [`LOG_INTERVAL`]: a flood of connections must not become a flood of
-    /// log lines.
+    /// Logs the counters, at most once in [`LOG_INTERVAL`]. Otherwise every refused connection would write a
+    /// log line.
     fn log(&self, message: &'static str) {
         let now = Instant::now();
         {

@@ -1,4 +1,4 @@
-//! A client's connection: writes have a deadline, and closing lets the last answer arrive.
+//! Connection of a client. Writes have a deadline, and a close lets the last response arrive.
 
 use std::io;
 use std::pin::Pin;
@@ -16,14 +16,13 @@ use crate::server::metrics::ConnectionMetrics;
 
 /// Connection that writes with a deadline and lingers when it is closed.
 ///
-/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes within
-/// [`Limits::write`], or everything that is pending. Otherwise the server resets the connection. Hyper reads
-/// no further request meanwhile. So a client that sends requests and reads no answers does not fill the
-/// server's memory either.
+/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes, or all pending bytes,
+/// within [`Limits::write`]. Otherwise the server resets the connection. Hyper reads no further request
+/// during a pending write. So a client that never reads its responses cannot fill the server's memory.
 ///
-/// *Lingering*: after the last answer, the connection stays open for up to [`LINGER`] and reads what the
-/// client still sends. Closing at once would make the kernel reset the connection. A reset can overtake the
-/// answer that tells the client the reason (413, 408). See RFC 9112, section 9.6.
+/// *Lingering*: after the last response, the connection stays open for up to [`LINGER`] and reads what the
+/// client still sends. If the server closed the connection at once, the kernel would reset it. The client
+/// could then lose the response that states the error (413, 408). See RFC 9112, section 9.6.
 pub(crate) struct Socket<S> {
     stream: S,
     hurry: CancellationToken,
@@ -42,7 +41,7 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
 impl Transport for TcpStream {
     fn reset_on_close(&self) {
         if let Err(error) = self.set_zero_linger() {
-            tracing::debug!(%error, "SO_LINGER was not set");
+            tracing::debug!(%error, "SO_LINGER could not be set; the connection closes without a reset");
         }
     }
 }
@@ -54,8 +53,8 @@ const MIN_PROGRESS: usize = 16 * 1024;
 /// Deadline of pending writes.
 struct WriteDeadline {
     limit: Duration,
-    /// Timer that starts when a write is first pending. It ends when [`MIN_PROGRESS`] bytes or all pending
-    /// bytes are written.
+    /// Timer that starts when a write is first pending. The timer ends when [`MIN_PROGRESS`] bytes or all
+    /// pending bytes are written.
     timer: Option<Pin<Box<Sleep>>>,
     /// Number of bytes written since the timer was started.
     progress: usize,
@@ -66,7 +65,7 @@ impl WriteDeadline {
         Self { limit, timer: None, progress: 0 }
     }
 
-    /// Passes on the result of a write. Turns a pending write into an error once its deadline has passed.
+    /// Returns the result of a write, or an error if the write is still pending after its deadline.
     fn check(
         &mut self,
         written: Poll<io::Result<usize>>,
@@ -108,7 +107,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const MAX_UNREAD: usize = 32 * 1024;
 
 impl<S: Transport> Socket<S> {
-    /// Wraps a connection. Once `hurry` fires, it closes without lingering.
+    /// Wraps a connection. Once `hurry` fires, the connection closes without lingering.
     pub(crate) fn new(stream: S, hurry: CancellationToken, limits: &Limits) -> Self {
         let (write, metrics) = (WriteDeadline::new(limits.write), Arc::clone(&limits.metrics));
         Self { stream, hurry, write, metrics, farewell: None }
@@ -124,7 +123,8 @@ impl<S: Transport> Socket<S> {
         checked
     }
 
-    /// Counts a write timeout. If the answer fitted the kernel's buffer, the kernel's own timeout reports it.
+    /// Counts a write timeout. If the kernel has buffered the whole response, the kernel's timeout
+    /// (`TCP_USER_TIMEOUT`) appears here as an error of the next read or write.
     fn note_timeout<T>(&self, outcome: &Poll<io::Result<T>>) {
         if let Poll::Ready(Err(error)) = outcome
             && error.kind() == io::ErrorKind::TimedOut
@@ -139,7 +139,8 @@ impl Linger {
     fn poll<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.end.as_mut().poll(context).is_pending() {
-            // Reading stops at the limit. The rest of the time lets the client read the answer.
+            // Reading stops at the limit. The connection stays open, so that the client can read the
+            // response.
             if self.unread == 0 {
                 return Poll::Pending;
             }

@@ -91,7 +91,7 @@ async fn explanation_uses_the_current_configuration() {
     says("and waits for a worker").await;
     put(&world, "acme", "/v1/queues/default", &json!({"paused": true})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": true})).await;
-    says("it will be held then, unless this changes: queue default and kind noop are paused").await;
+    says("the task will be held then, unless this changes: queue default and kind noop are paused").await;
     put(&world, "acme", "/v1/queues/default", &json!({"paused": false})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": false})).await;
     says("and waits for a worker").await;

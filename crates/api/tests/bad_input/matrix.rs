@@ -70,6 +70,9 @@ impl Row {
             "create_key" => r#"{"scopes":["work"]}"#,
             "put_tenant" | "put_queue" | "put_kind" | "put_limits" => "{}",
             "put_endpoint" => r#"{"url":"https://example.com"}"#,
+            "publish_event" | "test_subscription" => r#"{"type":"order.created"}"#,
+            "replay_event" => r#"{"subscription":"acme"}"#,
+            "put_subscription" => SUBSCRIPTION,
             "cancel_task"
             | "replay_task"
             | "rotate_key"
@@ -77,6 +80,11 @@ impl Row {
             | "get_task"
             | "explain_task"
             | "list_tasks"
+            | "get_event"
+            | "list_events"
+            | "get_subscription"
+            | "list_subscriptions"
+            | "remove_subscription"
             | "get_key"
             | "list_keys"
             | "get_tenant"
@@ -112,17 +120,34 @@ impl Row {
     }
 }
 
+/// Subscription that selects every event.
+const SUBSCRIPTION: &str = r##"{"topic":"#","task":{"kind":"noop"}}"##;
+
 async fn submitted(world: &World, tenant: &str) -> String {
+    accepted(world, tenant, "/v1/tasks", r#"{"kind":"noop"}"#).await
+}
+
+async fn published(world: &World, tenant: &str) -> String {
+    accepted(world, tenant, "/v1/events", r#"{"type":"order.created"}"#).await
+}
+
+/// Returns the id of a new object.
+async fn accepted(world: &World, tenant: &str, path: &str, body: &str) -> String {
     let key = world.key(tenant, "tasks:write").await;
-    let answer = world.ask_with(&key, "POST", "/v1/tasks", r#"{"kind":"noop"}"#).await;
+    let answer = world.ask_with(&key, "POST", path, body).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
 /// Creates an endpoint of this tenant with the name `acme`.
 async fn put_endpoint_acme(world: &World, tenant: &str) {
+    put_acme(world, tenant, "endpoints", r#"{"url":"https://example.com"}"#).await;
+}
+
+/// Creates a configuration object of this tenant with the name `acme`.
+async fn put_acme(world: &World, tenant: &str, collection: &str, body: &str) {
     let key = world.key(tenant, "config:write").await;
-    let answer = world.ask_with(&key, "PUT", "/v1/endpoints/acme", r#"{"url":"https://example.com"}"#).await;
+    let answer = world.ask_with(&key, "PUT", &format!("/v1/{collection}/acme"), body).await;
     assert!([200, 201].contains(&answer.status), "{}", answer.text());
 }
 
@@ -138,9 +163,16 @@ async fn every_route_requires_exactly_its_scope() {
         if row.path.starts_with("/v1/endpoints/") {
             put_endpoint_acme(&world, "acme").await;
         }
+        if row.path.starts_with("/v1/subscriptions/") || row.id == "replay_event" {
+            put_acme(&world, "acme", "subscriptions", SUBSCRIPTION).await;
+        }
         for scope in Scope::ALL {
             let key = world.key("acme", scope.as_str()).await;
-            let id = if thing { id_of(&world.key("acme", "work").await) } else { task.clone() };
+            let id = match () {
+                () if thing => id_of(&world.key("acme", "work").await),
+                () if row.path.starts_with("/v1/events/") => published(&world, "acme").await,
+                () => task.clone(),
+            };
             let answer = row.ask(&world, &key, &id).await;
             if scope == needed {
                 assert!(
@@ -177,16 +209,19 @@ async fn every_route_but_the_public_ones_requires_a_key() {
 #[tokio::test]
 async fn task_of_another_tenant_looks_like_a_missing_one() {
     let world = World::guarded().await;
-    let theirs = submitted(&world, "acme").await;
-    let nothing = "task_01jd0000000000000000000000";
+    let (theirs, their_event) = (submitted(&world, "acme").await, published(&world, "acme").await);
     for row in rows()
         .iter()
         .filter(|row| row.path.contains("{id}") && !OF_THE_INSTALLATION.contains(&row.id.as_str()))
     {
         let key = world.key("other", row.scope.unwrap().as_str()).await;
-        let (foreign, missing) = (row.ask(&world, &key, &theirs).await, row.ask(&world, &key, nothing).await);
-        let (mut foreign, mut missing) =
-            (foreign.problem(404, "task_not_found"), missing.problem(404, "task_not_found"));
+        let (id, nothing, code) = if row.path.starts_with("/v1/events/") {
+            (&their_event, "event_01jd0000000000000000000000", "event_not_found")
+        } else {
+            (&theirs, "task_01jd0000000000000000000000", "task_not_found")
+        };
+        let (foreign, missing) = (row.ask(&world, &key, id).await, row.ask(&world, &key, nothing).await);
+        let (mut foreign, mut missing) = (foreign.problem(404, code), missing.problem(404, code));
         foreign["instance"].take();
         missing["instance"].take();
         assert_eq!(foreign, missing, "{}", row.id);
@@ -218,6 +253,12 @@ async fn endpoint_of_another_tenant_looks_like_a_missing_one() {
         before,
         "the endpoint of the other tenant is unchanged"
     );
+    put_acme(&world, "acme", "subscriptions", SUBSCRIPTION).await;
+    for row in
+        rows().iter().filter(|row| row.path.starts_with("/v1/subscriptions/") && row.id != "put_subscription")
+    {
+        row.ask(&world, &ours, "").await.problem(404, "subscription_not_found");
+    }
     for path in ["/v1/queues/acme", "/v1/kinds/acme"] {
         assert_eq!(world.ask_with(&ours, "PUT", path, r#"{"paused":true}"#).await.json()["paused"], true);
         assert_eq!(world.ask_with(&theirs, "GET", path, "").await.json()["paused"], false, "{path}");
@@ -255,9 +296,14 @@ async fn every_post_accepts_or_refuses_an_idempotency_key() {
         put_endpoint_acme(&world, "acme").await;
         let id = if row.path.starts_with("/v1/keys") {
             id_of(&world.key("acme", "work").await)
+        } else if row.path.starts_with("/v1/events/") {
+            published(&world, "acme").await
         } else {
             submitted(&world, "acme").await
         };
+        if row.id == "replay_event" || row.path.starts_with("/v1/subscriptions/") {
+            put_acme(&world, "acme", "subscriptions", SUBSCRIPTION).await;
+        }
         if row.id == "replay_task" {
             let writer = world.key("acme", "tasks:write").await;
             assert_eq!(

@@ -112,6 +112,8 @@ fn fields() -> Vec<Field> {
             let named = path.replace("{name}", "billing");
             let id = if path.contains("keys") {
                 "key_7c0vs8m2rq5x1h9d3w6e4kbtza"
+            } else if path.contains("events") {
+                "event_01jd8rkz5m3q4v9x2y7w6t0abc"
             } else {
                 "task_01jd8rkz5m3q4v9x2y7w6t0abc"
             };
@@ -173,6 +175,9 @@ fn least(schema: &Value) -> Value {
         "tasks" => json!([{"kind": "noop"}]),
         "scopes" => json!(["work"]),
         "rate" => json!(1),
+        "type" | "subscription" => json!("x"),
+        "topic" => json!("#"),
+        "task" => json!({"kind": "noop"}),
         other => panic!("no sample of {other}"),
     };
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -1,8 +1,9 @@
-//! Consumption of one try. The response reports it for a write. AWS's rules give it for a read and for a
-//! write with a failed condition.
+//! Consumption of one try. For a write, the response reports the consumption. For a read or a write with a
+//! failed condition, the meter calculates the consumption by AWS's rules.
 //!
-//! Responses report reads too, but emulators report them wrongly. On AWS both agree, with two exceptions: a
-//! query that reads several of DynamoDB's partitions, and the reads of a failed query.
+//! Responses also report the consumption of reads, but the responses of emulators are wrong. On AWS, report
+//! and calculation agree, with two exceptions: a query that reads several of DynamoDB's partitions, and the
+//! reads of a failed query.
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
 use std::ops::Add;
@@ -43,14 +44,14 @@ impl Add for Units {
     }
 }
 
-/// Properties of a request that its cost depends on.
+/// Properties of a request that determine its cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
     /// The request writes.
     Write,
     /// The request reads items.
     Read {
-        /// Cost of a read unit.
+        /// Cost of one read unit of this request.
         rate: f64,
         /// Number of requested keys.
         keys: usize,
@@ -61,8 +62,8 @@ impl Storable for Asked {
     type Storer = StoreReplace<Self>;
 }
 
-/// Makes a write report its consumption in its response. Returns the properties that the response to a read
-/// does not show.
+/// Makes the response to a write report the consumption. Returns the properties of the request that determine
+/// its cost, or `None` for other operations.
 pub(super) fn ask(input: &mut Input) -> Option<Asked> {
     let wanted = Some(ReturnConsumedCapacity::Indexes);
     if let Some(put) = input.downcast_mut::<PutItemInput>() {
@@ -132,14 +133,14 @@ fn written(output: &Output) -> Option<Units> {
     all?.into_iter().reduce(Units::add)
 }
 
-/// A repeated transaction is read, not written.
+/// Separates reads from writes: DynamoDB bills a repeated transaction as reads.
 fn reported(report: &ConsumedCapacity) -> Option<Units> {
     let read = report.read_capacity_units().unwrap_or_default();
     Some(Units { write: report.capacity_units()? - read, read })
 }
 
-/// Returns the sizes of the parts that were read. Each is rounded up on its own. A missing item counts as one
-/// unit.
+/// Returns the sizes that are rounded up to units one by one, in bytes. A missing item has size 0 and counts
+/// as one unit.
 fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
     if let Some(get) = output.downcast_ref::<GetItemOutput>() {
         return Some(vec![get.item().map_or(0, size)]);

@@ -1,4 +1,4 @@
-//! API keys: their format, their rights and their lifetime.
+//! API keys: their format, scopes and lifetime.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,10 +17,11 @@ use crate::types::serde_as_text::serde_as_text;
 use crate::types::sha256::sha256;
 use crate::types::time::Timestamp;
 
-/// Text of an API key, as its owner uses it: `nb_live_`, and 39 digits for 160 random bits and their CRC-32.
+/// Text of an API key: `nb_live_` and 39 base-32 digits, which encode 160 random bits and their CRC-32.
 ///
-/// nobat shows it once, when it creates the key, and never stores it. The checksum reveals mistyped keys, and
-/// leaked keys in text, without a store. A slow hash is not needed: 2^160 random keys are too many to try.
+/// nobat shows the text once, when it creates the key, and never stores it. The checksum detects a mistyped
+/// key without access to the store, and lets scanners recognize a leaked key in any text. The stored digest
+/// needs no slow hash, because an attacker cannot try 2^160 random keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 
@@ -34,10 +35,10 @@ const CHECKED: usize = RANDOM + 4;
 pub struct InvalidKey;
 
 impl KeyText {
-    /// Prefix of every key.
+    /// Prefix of every API key.
     pub const PREFIX: &'static str = PREFIX;
 
-    /// Creates a key from random bytes.
+    /// Creates an API key from random bytes.
     pub fn new(random: [u8; RANDOM]) -> Self {
         let mut bytes = [0; CHECKED];
         bytes[..RANDOM].copy_from_slice(&random);
@@ -51,7 +52,7 @@ impl KeyText {
         )
     }
 
-    /// Returns the key as its owner sends it.
+    /// Returns the text of the key.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,7 +85,7 @@ impl fmt::Debug for KeyText {
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
-    /// Returns the id of the key: the first 128 bits of the digest. The key cannot be computed from it.
+    /// Returns the id of the key: the first 128 bits of the digest. The key cannot be computed from its id.
     pub fn id(&self) -> KeyId {
         let mut id = [0; 16];
         id.copy_from_slice(&self.0[..16]);
@@ -144,7 +145,7 @@ impl FromStr for KeyId {
 
 serde_as_text!(KeyId);
 
-/// Stored data of an API key: all but its text.
+/// Stored data of an API key: everything except its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Digest that identifies the key.
@@ -165,7 +166,7 @@ pub struct Key {
     pub revoked_at: Option<Timestamp>,
     /// Rotation of the key, if a new key replaced it. `expires_at` is then the end of the grace period.
     pub replaced: Option<Replaced>,
-    /// Number of writes to the record, from 1.
+    /// Number of writes to the key's record. Starts at 1.
     pub version: u64,
 }
 
@@ -212,8 +213,9 @@ impl Key {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Replaces the key. Returns this key, which expires after the grace period `grace_period`, and a new key
-    /// with the same rights. The new key expires when this key would have expired without any rotation.
+    /// Replaces the key. Returns this key and a new key with the same scopes and networks. This key expires
+    /// after the grace period `overlap`. The new key takes over the expiry that this key had before its
+    /// rotation.
     pub fn rotate(self, digest: KeyDigest, overlap: Duration, now: Timestamp) -> (Self, Self) {
         let end = self.replaced.map_or(self.expires_at, |replaced| replaced.was_to_expire_at);
         let new =
@@ -223,7 +225,7 @@ impl Key {
         (Self { expires_at: Some(overlap), replaced: Some(Replaced { was_to_expire_at: end }), ..self }, new)
     }
 
-    /// Returns the record: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         let stored = Stored {
             digest: HEXLOWER.encode(&self.digest.0),
@@ -236,7 +238,7 @@ impl Key {
             revoked_at: self.revoked_at.map(Timestamp::millis),
             replaced: self.replaced,
         };
-        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts and numbers"))
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts and numbers always serialize"))
     }
 
     /// Inverse of [`Key::to_text`]. Ignores scopes that this version does not know.

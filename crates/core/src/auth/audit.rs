@@ -1,4 +1,5 @@
-//! Audit audit: who changed what, and when. The key that submitted a task is stored with the task instead.
+//! Audit trail: a record of each change, its time and its actor. Submissions are not in it, because a task
+//! stores the API key that submitted it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +33,7 @@ pub enum Actor {
     Key(KeyId),
     /// Client of an installation that requires no API keys.
     Anonymous,
-    /// Operator with access to the file or the table, without the API.
+    /// Operator who changed the SQLite file or the DynamoDB table without the API.
     Operator,
     /// Worker, because of the outcome of a task that it ran.
     Worker,
@@ -51,7 +52,7 @@ impl fmt::Display for Actor {
 
 /// The text does not name an actor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected an actor or an action of the audit trail")]
+#[error("expected an actor of the audit trail: `anonymous`, `operator`, `worker` or the id of an API key")]
 pub struct UnknownWord;
 
 impl FromStr for Actor {
@@ -67,7 +68,7 @@ impl FromStr for Actor {
     }
 }
 
-/// Closed list of the actions in the audit trail.
+/// Action in the audit trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A client canceled a task.
@@ -82,9 +83,9 @@ pub enum Action {
     KeyRevoked,
     /// The settings of a tenant were changed.
     TenantChanged,
-    /// The signing secret of a tenant's callbacks was set, without a grace period for the secret before it.
+    /// The signing secret of a tenant's callbacks was set, without a grace period for the previous secret.
     CallbackSecretSet,
-    /// The signing secret of a tenant's callbacks was set, with a grace period for the secret before it.
+    /// The signing secret of a tenant's callbacks was set, with a grace period for the previous secret.
     CallbackSecretRotated,
     /// The signing secrets of a tenant's callbacks were removed.
     CallbackSecretRemoved,
@@ -96,7 +97,7 @@ pub enum Action {
     EndpointPaused,
     /// An endpoint was resumed.
     EndpointResumed,
-    /// An endpoint responded with 410: it is gone for good.
+    /// An endpoint responded with 410 (Gone). Workers no longer call it.
     EndpointGone,
     /// An endpoint was removed.
     EndpointRemoved,
@@ -106,13 +107,17 @@ pub enum Action {
     KindChanged,
     /// The configuration of a limit key was changed.
     LimitsChanged,
+    /// A subscription was created or changed.
+    SubscriptionChanged,
+    /// A subscription was removed.
+    SubscriptionRemoved,
     /// An action that only a later version of nobat knows.
     Other,
 }
 
 impl Action {
     /// All actions except [`Action::Other`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::TaskCanceled,
         Self::TaskReplayed,
         Self::KeyCreated,
@@ -131,9 +136,11 @@ impl Action {
         Self::QueueChanged,
         Self::KindChanged,
         Self::LimitsChanged,
+        Self::SubscriptionChanged,
+        Self::SubscriptionRemoved,
     ];
 
-    /// Returns the action with this word. Returns [`Action::Other`] if there is none.
+    /// Returns the action for this word. Returns [`Action::Other`] for an unknown word.
     pub fn of(word: &str) -> Self {
         Self::ALL.into_iter().find(|action| action.as_str() == word).unwrap_or(Self::Other)
     }
@@ -159,6 +166,8 @@ impl Action {
             Self::QueueChanged => "queue.changed",
             Self::KindChanged => "kind.changed",
             Self::LimitsChanged => "limits.changed",
+            Self::SubscriptionChanged => "subscription.changed",
+            Self::SubscriptionRemoved => "subscription.removed",
             Self::Other => "other",
         }
     }

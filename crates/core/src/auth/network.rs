@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::types::authority::{Authority, Host};
 use crate::types::serde_as_text::serde_as_text;
 
-/// Network in CIDR notation. A single address is a network of one.
+/// Network in CIDR notation. A single address is a network with one address.
 ///
 /// An IPv4 network written as IPv6 (`::ffff:10.0.0.0/104`) counts as the IPv4 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,11 @@ pub struct Network(IpNet);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNetwork {
     /// The text is neither a network nor an address.
-    #[error("expected a network such as 203.0.113.0/24, or an address")]
+    #[error("expected a network such as 203.0.113.0/24, or an IP address")]
     Malformed,
-    /// Bits after the prefix are set, so the intended network is unclear. Holds the network without them.
-    #[error("bits after the prefix are set; send {0} instead")]
+    /// Bits after the prefix are set, so the intended network is unclear. Holds the network with these bits
+    /// cleared.
+    #[error("the address has bits set after the prefix; send {0} instead")]
     HostBits(IpNet),
     /// The network contains every address.
     #[error("the network contains every address; send a smaller network, or omit it")]
@@ -44,7 +45,7 @@ impl FromStr for Network {
             Ok(address) => IpNet::from(address),
             Err(_) => text.parse::<IpNet>().map_err(|_| InvalidNetwork::Malformed)?,
         };
-        // The checks below must see the network that is meant, for example IPv4 instead of mapped IPv6.
+        // The checks below must see the canonical network: IPv4 instead of IPv4 mapped to IPv6.
         let network = canonical(network);
         if network.trunc() != network {
             return Err(InvalidNetwork::HostBits(network.trunc()));
@@ -85,12 +86,13 @@ pub fn admits(list: &[Network], address: Option<IpAddr>) -> bool {
 
 /// Returns the address of the client that sent a request, or `None` if it is unknown.
 ///
-/// `peer` is the remote address of the connection. If it belongs to `proxies`, the nearest element of
-/// `X-Forwarded-For` replaces it, and so on. `forwarded` holds the elements, the nearest last. Elements
-/// beyond the last trusted proxy are ignored, because the client can write anything there.
+/// `peer` is the remote address of the connection. `forwarded` holds the elements of `X-Forwarded-For`, in
+/// the order of the header. The search begins at `peer` and continues at the end of `forwarded`. It ends at
+/// the first address that does not belong to `proxies`. Elements before that address are ignored, because a
+/// client can forge them.
 ///
 /// If a trusted proxy's element is missing or unreadable, the client is unknown. The proxy's own address is
-/// never used instead: an allow-list that admits the proxy would then admit every client behind it.
+/// never returned. Otherwise an allow-list that admits the proxy would admit every client behind the proxy.
 pub fn origin<'a>(
     peer: Option<IpAddr>,
     proxies: &[Network],
@@ -105,7 +107,8 @@ pub fn origin<'a>(
 }
 
 /// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`,
-/// `[2001:db8::1]:1234`). It may be in brackets or in double quotes. Returns `None` for anything else.
+/// `[2001:db8::1]:1234`). The element may be in brackets or in double quotes. Returns `None` for anything
+/// else.
 pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     let text = element.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {
@@ -119,8 +122,9 @@ pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     Some(address?.to_canonical())
 }
 
-/// Returns the network that limits by address count as one client. For IPv4, also if written as IPv6, that is
-/// the address. For IPv6 it is the /64 network, because one client usually has all 2^64 addresses of it.
+/// Returns the network that a limit per address treats as one client. For IPv4, the network is the address
+/// itself, also if the address is written as IPv6. For IPv6, the network is the /64 network, because one
+/// client usually has all its addresses.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),

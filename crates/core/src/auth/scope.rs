@@ -36,7 +36,7 @@ impl Scope {
         Self::Admin,
     ];
 
-    /// Returns the word for the scope.
+    /// Returns the name of the scope.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TasksWrite => "tasks:write",

@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 /// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used ones.
 ///
-/// There are two generations. A used entry moves to the young one. Once that is full, it becomes the old one,
-/// and the previous old one is dropped.
+/// There are two generations. A used entry moves to the young generation. A full young generation becomes the
+/// old generation, and the previous old generation is dropped.
 pub struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -25,7 +25,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        // Most maps have no old generation. The check saves them a second hash of the key.
+        // Most maps have no old generation. Without this check, those maps would hash the key twice.
         if !self.old.is_empty()
             && let Some((key, value)) = self.old.remove_entry(key)
         {

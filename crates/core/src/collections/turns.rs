@@ -6,12 +6,12 @@ use std::ops::Bound::{Excluded, Unbounded};
 /// Items that wait, in order of arrival for each owner.
 ///
 /// Owners with waiting items take turns in the order of their keys, one item each. So an owner waits for at
-/// most one item of every other owner. The queue has no bound: its user refuses items beyond one.
+/// most one item of every other owner. The queue has no size limit: the caller must limit its size.
 #[derive(Debug)]
 pub struct Turns<K, T> {
     waiting: BTreeMap<K, VecDeque<T>>,
     len: usize,
-    /// Owner of the item that was taken last. The next owner in order has the next turn.
+    /// Owner of the item that was taken last. The next item comes from the owner after this one in order.
     served: Option<K>,
 }
 
@@ -37,18 +37,18 @@ impl<K: Ord + Clone, T> Turns<K, T> {
         self.waiting.get(owner).map_or(0, VecDeque::len)
     }
 
-    /// Adds an item behind the others of its owner.
+    /// Adds an item behind the owner's other items.
     pub fn push(&mut self, owner: K, item: T) {
         self.waiting.entry(owner).or_default().push_back(item);
         self.len += 1;
     }
 
-    /// Takes the item whose turn it is.
+    /// Takes the next item: the oldest item of the next owner.
     pub fn pop(&mut self) -> Option<T> {
         self.pop_if(|_| true)
     }
 
-    /// Takes the item whose turn it is, if `is_wanted` returns true for it.
+    /// Takes the next item if `is_wanted` returns true for that item.
     pub fn pop_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let after =
             self.served.as_ref().and_then(|served| self.waiting.range((Excluded(served), Unbounded)).next());
@@ -66,8 +66,8 @@ impl<K: Ord + Clone, T> Turns<K, T> {
         Some(item)
     }
 
-    /// Removes an item of an owner whose items are in ascending order of `key_of`. Returns `None` if there is
-    /// no such item.
+    /// Removes an owner's item by its key. The owner's items must be in ascending order of `key_of`. Returns
+    /// `None` if there is no such item.
     pub fn remove<B: Ord>(&mut self, owner: &K, key: &B, key_of: impl FnMut(&T) -> B) -> Option<T> {
         let own = self.waiting.get_mut(owner)?;
         let index = own.binary_search_by_key(key, key_of).ok()?;

@@ -11,30 +11,31 @@ use crate::types::unreadable::Unreadable;
 /// Signing secrets of a tenant's callbacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallbackSecrets {
-    /// The secrets.
+    /// Sealed secrets, newest first.
     pub secrets: SecretSet,
-    /// Number of writes to their record. 0 if there is none.
+    /// Number of writes to the record. 0 if there is no record.
     pub version: u64,
 }
 
 impl CallbackSecrets {
-    /// Returns the context for which the vault seals a secret of this tenant.
-    pub fn place(tenant: &Tenant) -> String {
+    /// Returns the `place` argument of [`Vault::seal`](crate::secrets::vault::Vault::seal) for this tenant's
+    /// secrets.
+    pub fn secret_context(tenant: &Tenant) -> String {
         format!("callback_secret/{tenant}")
     }
 
-    /// Returns a copy with a new secret, added as by [`SecretSet::with`], and the next version.
+    /// Returns a copy with one more secret ([`SecretSet::with`]) and the next version.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         Ok(Self { secrets: self.secrets.with(sealed, overlap, now)?, version: self.version + 1 })
     }
 
-    /// Returns a copy with each secret sealed again by `renew`, and the same version.
+    /// Returns a copy in which `renew` has sealed each secret again. The version stays the same.
     #[must_use]
     pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
         Self { secrets: self.secrets.renewed(renew), version: self.version }
     }
 
-    /// Returns a copy without secrets, and the next version.
+    /// Returns a copy without secrets and with the next version.
     #[must_use]
     pub fn none(&self) -> Self {
         Self { secrets: SecretSet::default(), version: self.version + 1 }
@@ -42,10 +43,10 @@ impl CallbackSecrets {
 
     /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
-        serde_json::to_string(&self.secrets).unwrap_or_else(|_| unreachable!("text and moments"))
+        serde_json::to_string(&self.secrets).unwrap_or_else(|_| unreachable!("texts and times serialize"))
     }
 
-    /// Reads what [`CallbackSecrets::to_text`] wrote.
+    /// Inverse of [`CallbackSecrets::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let secrets =
             serde_json::from_str(text).map_err(|_| Unreadable("the signing secrets of callbacks"))?;
@@ -75,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_sealed_for_its_tenant() {
-        let [one, other] = ["acme", "other"].map(|name| CallbackSecrets::place(&Tenant::new(name).unwrap()));
+        let [one, other] =
+            ["acme", "other"].map(|name| CallbackSecrets::secret_context(&Tenant::new(name).unwrap()));
         assert_eq!(one, "callback_secret/acme", "stored secrets were sealed for this context");
         assert_ne!(one, other);
     }

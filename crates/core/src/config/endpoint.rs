@@ -1,4 +1,4 @@
-//! Endpoint: an external API with a name, and the settings for its calls.
+//! Endpoint: a receiving server with a name, and the settings for calls to it.
 
 mod endpoint_test;
 mod submission;
@@ -30,9 +30,9 @@ use crate::types::unreadable::Unreadable;
 /// Endpoint of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// URL that tasks without a path call. The paths of other tasks follow it. It has no query.
+    /// Base URL, without a query. A task calls this URL, followed by the task's path if it has one.
     pub url: HttpUrl,
-    /// Headers that every request gets. Their values are secrets.
+    /// Headers of every request. Their values are sealed, because they can be secret.
     pub headers: BTreeMap<String, Sealed>,
     /// Secrets that sign requests.
     pub secrets: SecretSet,
@@ -40,7 +40,7 @@ pub struct Endpoint {
     pub timeout: Option<Duration>,
     /// Retry policy, for tasks without one of their own.
     pub retry: Option<RetryPolicy>,
-    /// Meaning of the statuses of its responses.
+    /// Meaning of each response status.
     pub answers: ResponsePolicy,
     /// Start rate, concurrency and circuit breaker.
     pub limits: Limits,
@@ -48,15 +48,15 @@ pub struct Endpoint {
     pub batch: Option<BatchPolicy>,
     /// State: open, paused or gone.
     pub status: EndpointStatus,
-    /// Certificate authorities to trust in place of the operating system's, as PEM.
+    /// Certificate authorities in PEM. If set, they replace those of the operating system.
     pub authority: Option<String>,
-    /// Time at which it was created.
+    /// Time at which the endpoint was created.
     pub created_at: Timestamp,
-    /// Number of writes to its record, from 1.
+    /// Number of writes to the record. Starts at 1.
     pub version: u64,
 }
 
-/// Meaning of the statuses of responses. A status in neither list is final.
+/// Meaning of each response status. After a status in neither list, the task fails without a retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponsePolicy {
     /// Statuses that mean success.
@@ -80,44 +80,45 @@ pub enum ResponseClass {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointStatus {
-    /// Workers call it.
+    /// Workers call the endpoint.
     #[default]
     Open,
-    /// A client paused it.
+    /// A client paused the endpoint. Its tasks are held.
     Paused,
-    /// It responded with 410: it is gone for good.
+    /// The endpoint responded with 410 (Gone). Its tasks are held.
     Gone,
 }
 
 impl Endpoint {
-    /// Returns the context for which the vault seals a secret or a header's value. It is unique, since no
-    /// name contains `/`.
-    pub fn place(tenant: &Tenant, name: &Name) -> String {
+    /// Returns the `place` argument of [`Vault::seal`](crate::secrets::vault::Vault::seal) for this
+    /// endpoint's secrets and header values. The text is unique, because names contain no `/`.
+    pub fn secret_context(tenant: &Tenant, name: &Name) -> String {
         format!("endpoint/{tenant}/{name}")
     }
 
-    /// Returns the URL that a task calls. Without a path, or with an empty one, that is the registered URL.
+    /// Returns the URL that a task with this path calls. Without a path, or with an empty path, this is the
+    /// registered URL.
     pub fn at(&self, path: Option<&str>) -> Result<HttpUrl, InvalidUrl> {
         self.url.join(path.unwrap_or_default())
     }
 
-    /// Returns true if both have the same URL and the same time of creation. An endpoint that was removed and
-    /// created again differs in the latter.
-    pub fn is_where(&self, other: &Self) -> bool {
+    /// Returns true if both endpoints have the same URL and the same creation time. The creation time differs
+    /// if the endpoint was removed and created again.
+    pub fn is_same_destination(&self, other: &Self) -> bool {
         self.url == other.url && self.created_at == other.created_at
     }
 
-    /// Returns true if workers call it for every task.
+    /// Returns true if the endpoint is neither paused nor gone.
     pub fn is_open(&self) -> bool {
         self.status == EndpointStatus::Open
     }
 
-    /// Returns the name of its record.
+    /// Returns the name of the endpoint's record.
     pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
         RecordName { tenant: Some(tenant.clone()), kind: RecordKind::Endpoint, name: name.clone() }
     }
 
-    /// Returns its record.
+    /// Returns the endpoint's record.
     pub fn record(&self, tenant: &Tenant, name: &Name) -> Record {
         Record { name: Self::record_name(tenant, name), version: self.version, body: self.to_text() }
     }
@@ -125,22 +126,23 @@ impl Endpoint {
     /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         serde_json::to_string(&Stored::from(self))
-            .unwrap_or_else(|_| unreachable!("texts, numbers and moments"))
+            .unwrap_or_else(|_| unreachable!("texts, numbers and times always serialize"))
     }
 
-    /// Reads what [`Endpoint::to_text`] wrote.
+    /// Inverse of [`Endpoint::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("an endpoint"))?;
         Ok(stored.with_version(version))
     }
 }
 
-/// Returns true if the text is a path, with or without a query, that cannot lead above its endpoint's URL.
+/// Returns true if a task may append the text to its endpoint's URL. The text is a path with an optional
+/// query, and cannot lead above that URL.
 ///
-/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is
-/// encoded. No segment of it means "up" or "here", written plainly or percent-encoded: the URL Standard reads
-/// both as the same. Some servers also split segments at `%2f` and `%5c`, or ignore what follows a `;`, so
-/// those spellings are refused too.
+/// The text is empty or begins with `/` or `?`. It is printable ASCII without `\` and `#`, and has at most
+/// [`MAX_PATH`] bytes after encoding. No segment is `.` or `..`, plain or percent-encoded, because the URL
+/// Standard treats both spellings alike. Some servers also split segments at `%2f` and `%5c`, or ignore the
+/// text after a `;`. Segments that such a server reads as `.` or `..` are refused too.
 pub fn is_path(text: &str) -> bool {
     let (path, _) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
@@ -158,12 +160,13 @@ pub fn is_path(text: &str) -> bool {
         && !decoded.split('/').any(is_relative)
 }
 
-/// Returns the bytes that a byte of a path can take in a URL: some are percent-encoded.
+/// Returns the number of bytes that a URL needs for this byte of a path: 3 if a URL percent-encodes the byte,
+/// otherwise 1.
 fn encoded_length(byte: u8) -> usize {
     if matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') { 3 } else { 1 }
 }
 
-/// Maximum length of a path in bytes, once it is encoded.
+/// Maximum length of a path in bytes, after encoding.
 pub const MAX_PATH: usize = 1_024;
 
 /// Maximum length of an endpoint's URL in bytes. With a path of [`MAX_PATH`] bytes it is still a valid URL.
@@ -183,8 +186,8 @@ impl ResponsePolicy {
 }
 
 impl Default for ResponsePolicy {
-    /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like
-    /// this".
+    /// Success: 200 to 299. Retry: 408, 425, 429, and 500 or higher, because the same request may succeed
+    /// later.
     fn default() -> Self {
         let statuses = |texts: &[&str]| {
             let read = |text: &&str| {
@@ -199,7 +202,7 @@ impl Default for ResponsePolicy {
     }
 }
 
-/// Endpoint without its version, which the record holds.
+/// Stored form of an [`Endpoint`]. The record holds the version.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     url: HttpUrl,
@@ -364,7 +367,7 @@ mod tests {
     fn secret_context_names_tenant_and_endpoint() {
         let (tenant, name) = (Tenant::new("acme").unwrap(), Name::new("billing").unwrap());
         assert_eq!(
-            Endpoint::place(&tenant, &name),
+            Endpoint::secret_context(&tenant, &name),
             "endpoint/acme/billing",
             "stored secrets were sealed for this context"
         );

@@ -1,4 +1,4 @@
-//! Configuration of a queue, of a kind, and of a limit key.
+//! Configuration of a queue, a kind or a limit key.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,41 +13,42 @@ use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::name::{Name, Tenant};
 use crate::types::unreadable::Unreadable;
 
-/// Configuration of a queue, of a kind, or of a limit key. Most of them have none and use the default.
+/// Configuration of a queue, a kind or a limit key. Most queues, kinds and limit keys have no record and use
+/// the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueConfig {
-    /// True if the tasks are paused: none of them start.
+    /// True if paused: no task of the queue, kind or limit key starts.
     pub paused: bool,
     /// Rate and concurrency limits of the tasks.
     pub limits: Limits,
     /// Retry policy of a queue, for tasks whose submission and endpoint set none.
     pub retry: Option<RetryPolicy>,
-    /// Number of writes to the record. 0 if there is none.
+    /// Number of writes to the record. 0 if there is no record.
     pub version: u64,
 }
 
 /// Update of a queue's configuration. Omitted fields keep their values. `null` resets `limits` and `retry` to
-/// their defaults; `paused` keeps its value.
+/// their defaults, and does not change `paused`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
 pub struct QueueSubmission {
-    /// True to pause the queue: no task of it starts. False to resume it.
+    /// True to pause the queue: none of its tasks start. False to resume it.
     pub paused: Option<bool>,
     /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
     pub limits: Patch<LimitsSubmission>,
-    /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the
-    /// defaults of its fields.
+    /// Retry policy for new tasks whose submission and endpoint set none. `null` resets the policy to its
+    /// defaults.
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Patch<RetrySubmission>,
 }
 
 impl QueueSubmission {
-    /// Returns the configuration that replaces `current`, or all errors in the update. `pointer` is the
-    /// JSON pointer to the limits in the errors.
+    /// Returns the configuration that replaces `current`, or all errors in the update. The errors use
+    /// `pointer` as the JSON pointer of the limits.
     pub fn queue_config(&self, pointer: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
         let queue_config = QueueConfig {
@@ -81,8 +82,8 @@ struct Stored {
 
 impl QueueConfig {
     /// Returns the name of the record.
-    pub fn record_name(tenant: &Tenant, sort: RecordKind, name: &Name) -> RecordName {
-        RecordName { tenant: Some(tenant.clone()), kind: sort, name: name.clone() }
+    pub fn record_name(tenant: &Tenant, kind: RecordKind, name: &Name) -> RecordName {
+        RecordName { tenant: Some(tenant.clone()), kind, name: name.clone() }
     }
 
     /// Returns the record.
@@ -97,7 +98,7 @@ impl QueueConfig {
             limits: self.limits.into(),
             retry: self.retry.as_ref().map(StoredRetry::from),
         };
-        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers always serialize"))
     }
 
     /// Inverse of [`QueueConfig::to_text`].

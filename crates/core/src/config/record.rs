@@ -6,24 +6,26 @@ use crate::types::name::{Name, Tenant};
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// API key, by its id.
+    /// API key, under its id.
     Key,
-    /// Tenant, by its name.
+    /// Settings of a tenant, under the tenant's name.
     Tenant,
-    /// Secrets that sign a tenant's callbacks, by the tenant's name.
+    /// Secrets that sign a tenant's callbacks, under the tenant's name.
     CallbackSecret,
-    /// Endpoint of a tenant, by its name.
+    /// Endpoint of a tenant.
     Endpoint,
-    /// Configuration of a tenant's queue, by the queue's name.
+    /// Configuration of a tenant's queue.
     Queue,
-    /// Configuration of a kind for one tenant, by the kind's name.
+    /// Configuration of a kind for one tenant.
     Kind,
-    /// Configuration of a tenant's limit key, by the key.
+    /// Configuration of a tenant's limit key.
     LimitKey,
+    /// Subscription of a tenant, by its name.
+    Subscription,
 }
 
 impl RecordKind {
-    /// Returns the word for the kind of record.
+    /// Returns the kind as the store writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
@@ -33,6 +35,7 @@ impl RecordKind {
             Self::Queue => "queue",
             Self::Kind => "kind",
             Self::LimitKey => "limit_key",
+            Self::Subscription => "subscription",
         }
     }
 }
@@ -72,8 +75,8 @@ impl From<&Tenant> for RecordName {
 pub struct Record {
     /// Name of the record.
     pub name: RecordName,
-    /// Number of writes to the record, from 1. A write must replace the version before. A record that was
-    /// removed starts again at 1.
+    /// Number of writes to the record. Starts at 1, also after the record was removed. A write succeeds only
+    /// if the stored version is one lower.
     pub version: u64,
     /// Configuration as text, at most 64 KiB.
     pub body: String,

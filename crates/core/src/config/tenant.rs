@@ -1,4 +1,4 @@
-//! Configuration of a tenant, besides its keys.
+//! Configuration of a tenant, without its API keys.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use crate::limits::codec::StoredLimits;
 use crate::limits::token_bucket::TokenRate;
 use crate::types::unreadable::Unreadable;
 
-/// Limits of a tenant. If one is not set, only the limit of the whole installation applies.
+/// Limits of a tenant. If a limit is not set, only the limit of the installation applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
     /// Maximum rate of API requests.
@@ -20,7 +20,7 @@ pub struct TenantSettings {
     pub max_payload_bytes: Option<NonZeroU32>,
     /// Rate and concurrency limits of the tenant's tasks.
     pub limits: Limits,
-    /// Number of writes to the record. 0 if there is none.
+    /// Number of writes to the record. 0 if there is no record.
     pub version: u64,
 }
 
@@ -45,7 +45,7 @@ fn is_unlimited(limiter: &StoredLimits) -> bool {
 struct StoredRate(NonZeroU32, NonZeroU32);
 
 impl TenantSettings {
-    /// Returns the record: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(self) -> String {
         let stored = Stored {
             request_rate: self.request_rate.map(|rate| StoredRate(rate.per_second, rate.burst)),
@@ -53,7 +53,7 @@ impl TenantSettings {
             max_payload_bytes: self.max_payload_bytes,
             limits: self.limits.into(),
         };
-        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers always serialize"))
     }
 
     /// Inverse of [`TenantSettings::to_text`].

@@ -10,6 +10,8 @@ use serde::de::{self, DeserializeOwned, IgnoredAny, IntoDeserializer, MapAccess,
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
+use crate::types::field_error::FieldError;
+
 /// Reason why JSON cannot be read as the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -23,19 +25,34 @@ pub enum ReadError {
         /// Column, counted from 1.
         column: usize,
     },
-    /// The JSON has another shape than expected.
+    /// The JSON has another type or structure than expected.
     #[error("{detail} at `{pointer}`")]
     Mismatch {
-        /// Place of the error, as a JSON pointer (RFC 6901).
+        /// Field with the error, as a JSON pointer (RFC 6901).
         pointer: String,
         /// Description of the error. May contain field names, never values.
         detail: String,
     },
 }
 
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        malformed(&error)
+    }
+}
+
+impl From<ReadError> for FieldError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Mismatch { pointer, detail } => Self::new(pointer, detail),
+            error @ ReadError::Malformed { .. } => Self::new("", error.to_string()),
+        }
+    }
+}
+
 /// Reads a value.
 ///
-/// Parses once. Only after a failure it parses again, more slowly, to find the place of the error.
+/// If the first parse fails, parses a second time, more slowly, to find the field with the error.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(json).map_err(|error| explain::<T>(json, &error))
 }
@@ -51,8 +68,7 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     }
 }
 
-/// Reads an object or `null`. serde alone would also read an array as a struct inside another one, field by
-/// field.
+/// Reads an object or `null`. serde alone would also read an array as a nested struct, field by field.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -110,7 +126,7 @@ pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
     Word::deserialize(deserializer).map(|word| word.0)
 }
 
-/// Same as [`word`], or `null`.
+/// Same as [`word`], but also reads `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -119,7 +135,7 @@ pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::<Word<T>>::deserialize(deserializer).map(|word| word.map(|word| word.0))
 }
 
-/// Reads an array of such enums, or `null`.
+/// Reads `null`, or an array of enums as [`word`] reads them.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -138,51 +154,52 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
     }
 }
 
-/// Reads an object of texts and refuses duplicate names. serde alone would keep the last of them.
+/// Reads an object of strings and refuses duplicate names. serde alone would keep the last of them.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    Texts::<String>::deserialize(deserializer).map(|texts| texts.0)
+    UniqueFields::<String>::deserialize(deserializer).map(|texts| texts.0)
 }
 
-/// Same as [`texts`], or `null`.
+/// Same as [`texts`], but also reads `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_texts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    Option::<Texts<String>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
+    Option::<UniqueFields<String>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
-/// Same as [`maybe_texts`], but each text may be `null`.
+/// Same as [`maybe_texts`], but each value may be `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_headers<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, Option<String>>>, D::Error> {
-    Option::<Texts<Option<String>>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
+    Option::<UniqueFields<Option<String>>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
-struct Texts<T>(BTreeMap<String, T>);
+/// Object whose fields have unique names. serde alone would keep the last of two fields with the same name.
+pub(crate) struct UniqueFields<T>(pub(crate) BTreeMap<String, T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for UniqueFields<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<T> {
-            type Value = Texts<T>;
+            type Value = UniqueFields<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts<T>, M::Error> {
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueFields<T>, M::Error> {
                 let mut texts = BTreeMap::new();
                 while let Some((name, text)) = map.next_entry::<String, T>()? {
                     if texts.insert(name, text).is_some() {
                         return Err(de::Error::custom(TWICE));
                     }
                 }
-                Ok(Texts(texts))
+                Ok(UniqueFields(texts))
             }
         }
         deserializer.deserialize_map(Each(PhantomData))
@@ -190,7 +207,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
 }
 
 /// Start of serde's error for a duplicate field of a struct.
-const TWICE: &str = "duplicate field";
+pub(crate) const TWICE: &str = "duplicate field";
 /// Start of `serde_json`'s error for a number that no type holds, such as `1e400`.
 const OUT_OF_RANGE: &str = "number out of range";
 /// Start of `serde_json`'s error for a value that cannot be an enum, such as `7`.
@@ -201,7 +218,7 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
         return malformed(&error);
     }
     let text = error.to_string();
-    // serde_json reports the last two as syntax errors, and a duplicate field as a data error.
+    // serde_json reports `OUT_OF_RANGE` and `NO_ENUM` as syntax errors, a duplicate field as a data error.
     let is_mismatch = (error.is_data() && !text.starts_with(TWICE))
         || text.starts_with(OUT_OF_RANGE)
         || text.starts_with(NO_ENUM);
@@ -221,7 +238,8 @@ fn malformed(error: &serde_json::Error) -> ReadError {
     ReadError::Malformed { detail, line: error.line(), column: error.column() }
 }
 
-/// Describes the error in plain words, without the value that serde quotes. Points to a missing field.
+/// Describes the error in plain words, without the value that serde quotes. If a field is missing, the
+/// pointer names that field.
 fn mismatch(pointer: String, text: &str) -> ReadError {
     let text = text.split(" at line ").next().unwrap_or_default();
     let quoted = |prefix| text.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());

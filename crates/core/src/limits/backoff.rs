@@ -1,16 +1,18 @@
-//! Waits of held tasks that have no better estimate.
+//! Waits of held tasks for which nobat cannot estimate when they may start.
 
 use std::time::Duration;
 
 use crate::limits::rate::MAX_RESERVATION_AHEAD;
 use crate::types::jitter_sample::JitterSample;
 
-/// First of the waits that double.
+/// First wait. Each further hold doubles the wait.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Returns the wait of a task that was held `times` times in a row and has no better estimate.
+/// Returns the wait of a task that was held `times` times in a row, if nobat cannot estimate when it may
+/// start.
 ///
-/// The wait doubles from 1 second up to [`MAX_RESERVATION_AHEAD`]. Its second half is random.
+/// The full wait doubles with each hold, from 1 second up to [`MAX_RESERVATION_AHEAD`]. The result is random,
+/// from half of the full wait to the full wait.
 pub fn hold_backoff(times: u32, jitter: JitterSample) -> Duration {
     let half = doubled(times) / 2;
     half + jitter.of(half)

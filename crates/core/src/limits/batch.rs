@@ -12,7 +12,7 @@ use crate::types::intervals::LEASE;
 use crate::types::jitter_sample::JitterSample;
 use crate::types::time::Timestamp;
 
-/// Batch member that leads from now on, because the leader before it left.
+/// New leader of a batch, because the previous leader left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Successor {
     /// The task.
@@ -26,13 +26,13 @@ pub struct Successor {
 pub struct BatchMember {
     /// The task.
     pub id: TaskId,
-    /// Size of its part of the request, in bytes.
+    /// Size of the task's part of the request, in bytes.
     pub bytes: u64,
-    /// Time after which it must not start any more.
+    /// Time from which the task must not start.
     pub deadline: Option<Timestamp>,
     /// Number of times in a row that the task was held.
     pub holds: u32,
-    /// Random share for the jitter of its next try.
+    /// Random share for the jitter of the task's next try.
     pub jitter: JitterSample,
 }
 
@@ -41,35 +41,37 @@ pub struct BatchMember {
 pub struct BatchLimits {
     /// The endpoint's batch settings.
     pub policy: BatchPolicy,
-    /// Minimum distance between requests at the endpoint's rate. Zero if the endpoint has no rate.
+    /// Minimum time between two requests at the endpoint's rate. Zero if the endpoint has no rate.
     pub interval: Duration,
 }
 
 /// Decision about a task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchDecision {
-    /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes
-    /// all members along ([`crate::limits::state::LimiterState::take_batch`]).
+    /// The batch is due, and the task is its leader. The worker acquires permits for the request, then takes
+    /// all members ([`crate::limits::state::LimiterState::take_batch`]).
     Lead,
-    /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader
-    /// takes it along before.
+    /// The batch is not due, or has no room for the task. The task joins again at this time, unless a leader
+    /// takes the task before.
     Wait(Timestamp),
 }
 
-/// Maximum size of all items of a request together, in bytes. Receivers can be expected to accept 1 MiB.
+/// Maximum total size of the items of a request, in bytes. Receivers can be expected to accept 1 MiB.
 pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
-/// Delay after the due time until a member joins again that is neither first nor second. By then its leader
-/// may be gone.
+/// Delay from the batch's due time until the third and later members join again, in case no leader sent the
+/// batch.
 const FALLBACK: Duration = LEASE;
 
-/// The same delay for the second member, which leads if the first was canceled or is held by something else.
+/// Delay from the batch's due time until the second member joins again. The second member then leads, if the
+/// first member was canceled or is held for another reason.
 const SECOND: Duration = Duration::from_secs(2);
 
-/// Time after its due time for which a full batch waits for a leader. After that it is cleared.
+/// Time for which a full batch waits for a leader after its due time. After this time, the next task that
+/// joins clears the batch.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Time before its deadline at which a task goes that cannot wait for the batch.
+/// Margin before a task's deadline. The batch is due, or the task joins again, this long before the deadline.
 const IN_TIME: Duration = Duration::from_secs(1);
 
 /// Tasks that wait in a batch.
@@ -77,16 +79,17 @@ const IN_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct BatchBuffer {
     members: Vec<TaskId>,
     bytes: u64,
-    /// Time at which they have waited for others long enough.
+    /// Time at which the members stop waiting for further tasks.
     flush_at: Timestamp,
     /// Time before which the batch is not due, because a limit held its leader.
     not_before: Timestamp,
-    /// Number of tasks that found no room.
+    /// Number of tasks for which the batch had no room.
     turned_away: u32,
 }
 
 impl BatchBuffer {
-    /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
+    /// Adds a task, unless the task is a member already or the batch has no room. Returns the next step of
+    /// the task.
     pub(crate) fn join(
         &mut self,
         batch_limits: BatchLimits,
@@ -94,7 +97,8 @@ impl BatchBuffer {
         now: Timestamp,
     ) -> BatchDecision {
         if self.due() + MAX_RESERVATION_AHEAD < now {
-            // All members have asked again long ago: each went another way or ended.
+            // All members have ended or wait for something else. Otherwise they would have joined again by
+            // now.
             *self = Self::default();
         }
         let most = usize::try_from(batch_limits.policy.max_items.get()).unwrap_or(usize::MAX);
@@ -103,13 +107,14 @@ impl BatchBuffer {
             this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES
         };
         if !is_in && !has_room(self) && self.due() + LATE < now {
-            // The batch is full, and its leaders did not come: they may have ended. A member that has not
-            // ended joins again.
+            // The batch is full, and no leader sent it: its members may have ended. Members that still wait
+            // join again.
             *self = Self::default();
         }
         let (is_first, has_room) = (self.members.is_empty(), has_room(self));
         if !is_in && !is_first && !has_room {
-            // A batch with too little room counts as full: it goes now, so that the next batch can form.
+            // A batch with too little room for this task counts as full. It is due now, so that the next
+            // batch can form.
             self.flush_at = self.flush_at.min(now);
             return BatchDecision::Wait(self.turn_away(batch_limits, member, now));
         }
@@ -145,11 +150,12 @@ impl BatchBuffer {
         self.flush_at.max(self.not_before)
     }
 
-    /// Returns when a task that found no room joins again.
+    /// Returns when a task for which the batch has no room joins again.
     ///
-    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task
-    /// backs off by itself, for at most [`FALLBACK`] for each full batch that waits: a full batch goes soon. A
-    /// task that would miss its deadline joins again before it, some seconds apart from others.
+    /// With a rate, each group of `max_items` tasks joins one interval after the group before. Without a
+    /// rate, each task has its own backoff, at most [`FALLBACK`] for each full batch of waiting tasks. A task
+    /// with a deadline joins again before the deadline. Jitter spreads tasks with the same deadline over at
+    /// most [`LATE`].
     fn turn_away(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
         let before = self.turned_away / batch_limits.policy.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
@@ -168,16 +174,16 @@ impl BatchBuffer {
         self.not_before = self.not_before.max(until);
     }
 
-    /// Removes and returns all members if `id` is among them. Otherwise the task has already gone in the batch
-    /// of another leader, and the list is empty.
+    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task, and
+    /// the list is empty.
     pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
     }
 
-    /// Removes a task that ended or waits for something else. The next task finds room.
+    /// Removes a task that ended or waits for something else.
     ///
-    /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own
-    /// delay.
+    /// If the removed task was the leader, returns the new leader, which then joins again without [`SECOND`]
+    /// or [`FALLBACK`].
     pub(crate) fn leave(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
         let place = self.members.iter().position(|member| *member == id)?;
         self.members.remove(place);
@@ -196,15 +202,14 @@ impl BatchBuffer {
 pub struct BatchPolicy {
     /// Maximum number of tasks in one request.
     pub max_items: NonZeroU32,
-    /// Maximum time for which the first task waits for others.
+    /// Maximum time for which the first task of a batch waits for other tasks.
     pub max_wait: Duration,
     /// True if the response reports the outcome of each item.
     pub per_item_results: bool,
 }
 
 impl BatchPolicy {
-    /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one
-    /// request.
+    /// Returns a hash of everything that calls to an endpoint must share to go in one request.
     pub fn batch_key<T: AsRef<str>>(parts: &[T]) -> u64 {
         u64::try_from(u128::from_be_bytes(digest(parts)) >> 64)
             .unwrap_or_else(|_| unreachable!("half of 128 bits"))
@@ -332,7 +337,7 @@ mod tests {
             panic!("there is no room")
         };
         assert!(at(0) < until && until <= at(4_000), "{until}");
-        // Many full batches wait: each task tries again less often.
+        // With more full batches in front, a task tries again less often.
         for number in 2..40 {
             buffer.join(full, &member(number), at(0));
         }

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::time::Timestamp;
 
-/// Conditions under which a circuit breaker opens, and for how long.
+/// Conditions under which a circuit breaker opens, and the time for which it stays open.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
-    /// Share of failed attempts at which it opens, above 0 and up to 1. Default 0.5.
+    /// Share of failed attempts at which the circuit breaker opens, above 0 and up to 1. Default 0.5.
     pub failure_rate: f64,
     /// Time over which attempts are counted. Default 60 seconds.
     pub window: Duration,
-    /// Minimum number of attempts in that time. Default 10.
+    /// Minimum number of attempts in `window` before the circuit breaker opens. Default 10.
     pub minimum_calls: NonZeroU32,
-    /// Time for which it stays open before it lets one probe start. Default 30 seconds.
+    /// Time for which the circuit breaker stays open before one probe may start. Default 30 seconds.
     pub open_duration: Duration,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Breaker {
     Closed(Window),
     /// Lets no attempt start before `until`.
     Open { since: Timestamp, until: Timestamp },
-    /// Waits for the outcome of one probe. From `until` on, another one may start.
+    /// Waits for the outcome of one probe. From `until` on, another probe may start.
     HalfOpen { since: Timestamp, until: Timestamp },
 }
 
@@ -76,8 +76,7 @@ pub(crate) struct Changes(Vec<BreakerChange>);
 /// every limiter.
 const KEPT_CHANGES: usize = 5;
 
-/// Counts of the attempts in the window, in two halves. What is older than both is dropped, one half at a
-/// time.
+/// Counts of attempts, one for each half of the window. When a new half begins, the older count is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Start of the newer half.
@@ -86,7 +85,7 @@ pub(crate) struct Window {
     older: Tally,
 }
 
-/// Number of attempts, and number of failed ones among them.
+/// Number of attempts, and number of failed attempts among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     all: u32,
@@ -104,14 +103,14 @@ pub(crate) enum BreakerDecision {
     Closed(Timestamp),
 }
 
-/// Health of the receiver, as one attempt saw it.
+/// Health of the receiver, judged by one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallHealth {
     /// The receiver responds.
     Good,
     /// The receiver does not respond, or reports that it cannot serve the request.
     Bad,
-    /// The attempt shows nothing: it was canceled or not made, or the receiver responded with 429.
+    /// The attempt does not show the health: it was canceled or not made, or the receiver responded with 429.
     Unknown,
 }
 
@@ -143,8 +142,8 @@ impl Changes {
         &self.0
     }
 
-    /// Records a change if the states differ. A failed probe leaves no trace, so that the start of an outage
-    /// stays visible.
+    /// Records a change if the states differ. A failed probe is not recorded, because many failed probes
+    /// would displace the change that began the outage.
     pub(crate) fn note(&mut self, from: BreakerState, to: BreakerState, at: Timestamp) {
         if from == to {
             return;
@@ -164,7 +163,7 @@ impl Changes {
         self.0.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at)
     }
 
-    /// Removes the change to half-open that a probe without a result made.
+    /// Removes the latest change if it is a change to half-open, because the probe gave no result.
     pub(crate) fn take_back_probe(&mut self) {
         self.0.pop_if(|last| last.to == BreakerState::HalfOpen);
     }
@@ -189,8 +188,8 @@ impl Breaker {
         }
     }
 
-    /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that,
-    /// another one may start.
+    /// Decides whether one more attempt may start. If a probe reports no outcome within `patience`, another
+    /// probe may start.
     pub(crate) fn permit(&mut self, patience: Duration, now: Timestamp) -> BreakerDecision {
         match *self {
             Self::Closed(_) => BreakerDecision::Free,
@@ -204,14 +203,14 @@ impl Breaker {
         }
     }
 
-    /// Lets one probe start at once, unless one is under way.
+    /// Lets one probe start at once, unless a probe is under way.
     pub(crate) fn probe_now(&mut self, now: Timestamp) {
         if let Self::Open { until, .. } = self {
             *until = now.min(*until);
         }
     }
 
-    /// Cancels a probe that is not made after all. The next attempt becomes the probe.
+    /// Cancels a probe that gave no result. The next attempt becomes the probe.
     pub(crate) fn cancel_probe(&mut self, now: Timestamp) {
         if let Self::HalfOpen { since, .. } = *self {
             *self = Self::Open { since, until: now };
@@ -229,7 +228,7 @@ impl Breaker {
             return;
         }
         match (&*self, health) {
-            // An attempt that began before the circuit breaker opened shows nothing new when it ends now.
+            // Only a probe counts: every other attempt began before the circuit breaker opened.
             (Self::HalfOpen { .. }, CallHealth::Good) if is_probe => *self = Self::default(),
             (Self::HalfOpen { since, .. }, CallHealth::Bad) if is_probe => {
                 *self = Self::Open { since: *since, until: now + policy.open_duration }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{BreakerPolicy, Limits, RateLimit};
 
-/// Limits of a limiter.
+/// Stored form of [`Limits`].
 #[derive(Default, Serialize, Deserialize, PartialEq)]
 #[serde(default)]
 pub(crate) struct StoredLimits {

@@ -14,19 +14,19 @@ use crate::types::time::Timestamp;
 #[serde(transparent)]
 pub struct HolderId(pub u64);
 
-/// Concurrency slots that each process holds, and the next request time of tasks that found none.
+/// Concurrency slots that each process holds, and the times at which tasks without a slot try again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConcurrencySlots {
     held: Vec<HolderSlots>,
     /// Recent average time for which a slot is held, in milliseconds. 0 before the first measurement.
     #[serde(default, skip_serializing_if = "is_zero")]
     average: u64,
-    /// Latest time at which a task that found no slot will ask again, in milliseconds since the Unix epoch.
+    /// Latest time at which a task that found no slot will try again, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "is_zero")]
     last_turn: u64,
 }
 
-/// Slots of one process, which must report regularly that it is alive.
+/// Slots of one process. The process loses the slots at `until`, unless it reports before that it is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HolderSlots {
     by: HolderId,
@@ -34,12 +34,13 @@ struct HolderSlots {
     until: Timestamp,
 }
 
-/// Assumed average before the first measurement, in milliseconds.
+/// Assumed average time for which a slot is held, before the first measurement. Milliseconds.
 const GUESS: u64 = 100;
-/// Maximum time ahead of the next request while the average is only assumed, in milliseconds.
+/// Maximum time until a task without a slot tries again, as long as the average is only assumed.
+/// Milliseconds.
 const GUESSED_AHEAD: u64 = 1_000;
-/// Share of surplus requests: of this many tasks that ask again, one finds no slot. No slot stays free if one
-/// of them does not come.
+/// Share of surplus tries: of this many tasks that try again, one finds no slot. Without surplus tries, a
+/// slot would stay free when a task does not try again.
 const OVERBOOKING: u64 = 8;
 
 impl ConcurrencySlots {
@@ -48,7 +49,7 @@ impl ConcurrencySlots {
         self.held.iter().filter(|held| now < held.until).map(|held| held.count).sum()
     }
 
-    /// Takes a slot if fewer than `most` are in use. Returns true if it took one.
+    /// Takes a slot if fewer than `most` slots are in use. Returns true if it took a slot.
     pub(crate) fn take(&mut self, most: NonZeroU32, by: HolderId, now: Timestamp) -> bool {
         // A process whose lease has run out is gone, and so are its attempts.
         self.held.retain(|held| now < held.until);
@@ -82,7 +83,7 @@ impl ConcurrencySlots {
     /// Records that a process is alive, and how many slots it holds.
     pub(crate) fn recount(&mut self, by: HolderId, count: u32, now: Timestamp) {
         let known = self.held.iter().find(|held| held.by == by);
-        // Saves the write if the count is known and the process reported within half a lease.
+        // No write is needed if the count is known and the process reported within half a lease.
         if known.map_or(0, |held| held.count) == count
             && known.is_none_or(|held| now + LEASE / 2 < held.until)
         {
@@ -94,8 +95,9 @@ impl ConcurrencySlots {
         }
     }
 
-    /// Returns when a task that found no slot asks again. These times are spaced as slots become free.
-    /// Returns `None` if the time is more than [`MAX_RESERVATION_AHEAD`] ahead.
+    /// Returns when a task that found no slot tries again. Spaces the tries of these tasks by the average
+    /// interval at which slots become free. Returns `None` if the time is more than [`MAX_RESERVATION_AHEAD`]
+    /// ahead.
     pub(crate) fn next_retry_time(&mut self, most: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
         let average = if self.average == 0 { GUESS } else { self.average };
         let step = (average * (OVERBOOKING - 1) / OVERBOOKING / u64::from(most.get())).max(1);
@@ -107,7 +109,7 @@ impl ConcurrencySlots {
         }
         let horizon = present + u64::try_from(MAX_RESERVATION_AHEAD.as_millis()).unwrap_or(u64::MAX);
         if turn > horizon {
-            // Another process with a clock far ahead may have set it.
+            // A process with a clock far ahead may have set `last_turn`.
             self.last_turn = self.last_turn.min(horizon);
             return None;
         }

@@ -1,21 +1,22 @@
-//! Slots of reservations that were given back. The next tasks get them.
+//! Free slots: slots of reservations that were given back. The next tasks get these slots.
 
 use serde::{Deserialize, Serialize};
 
-/// Free slots among those that were given out: run lengths, counted back from the first slot that was never
-/// given out.
+/// Slots that tasks gave back, as run lengths.
 ///
-/// Each run is a number of slots in use, and the number of free slots before them. A slot's position is its
-/// distance from the first slot that was never given out: 1 is the slot right before it.
+/// A slot's position is its distance from the first slot that was never given out. Position 1 is the slot
+/// right before that slot, and higher positions are earlier slots. Each run is a number of slots in use, and
+/// the number of free slots right before them. The first run begins at position 1.
 ///
-/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs
-/// that are closest to each other become one. The number of free slots stays exact, but some of them are
-/// recorded as earlier than they are. Two tasks may then get the same slot; the rate limit delays one of them.
+/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. If there are more runs, the
+/// two runs whose free slots are closest to each other become one. The number of free slots stays exact, but
+/// some free slots are recorded as earlier than they are. Two tasks may then get the same slot, and the rate
+/// limit delays one of the two tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct FreeSlots(Vec<Run>);
 
-/// Slots in use, and free slots before them.
+/// Number of slots in use, and number of free slots right before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run(u32, u32);
 
@@ -28,11 +29,11 @@ impl FreeSlots {
         self.0.is_empty()
     }
 
-    /// Marks the slot at `position` as free. If it is free already, because runs were joined, marks the
-    /// nearest later slot that is not.
+    /// Marks the slot at `position` as free. If joined runs record that slot as free already, marks the
+    /// nearest later slot in use.
     ///
-    /// Returns how many slots at the end are free now. They are no longer in the list: the caller moves the
-    /// end back by that number.
+    /// Removes the free slots from position 1 on, up to the first slot in use. Returns their number. The
+    /// caller moves the first slot that was never given out back by this number.
     pub(super) fn insert(&mut self, position: u32) -> u32 {
         let mut end = 0_u32;
         let mut place = 0;
@@ -47,12 +48,12 @@ impl FreeSlots {
         }
         let ahead = position.saturating_sub(end).saturating_sub(1);
         match self.0.get_mut(place) {
-            // One more free slot before the run, at its later end.
+            // The slot is free already: the nearest later slot in use becomes free.
             Some(Run(used, free)) if ahead >= *used => {
                 *used = used.saturating_sub(1);
                 *free = free.saturating_add(1);
             }
-            // In the middle of the slots in use.
+            // The slot is in use: it splits the run.
             Some(Run(used, _)) => {
                 *used -= ahead + 1;
                 self.0.insert(place, Run(ahead, 1));
@@ -66,7 +67,7 @@ impl FreeSlots {
         self.take_end()
     }
 
-    /// Joins the runs around `place` between which no slot is in use any more.
+    /// Joins the runs around `place` if no slot is in use between them.
     fn join(&mut self, place: usize) {
         for later in [place, place.saturating_sub(1)] {
             if let Some(Run(0, more)) = self.0.get(later + 1).copied() {
@@ -76,8 +77,8 @@ impl FreeSlots {
         }
     }
 
-    /// Joins the two runs with the fewest slots in use between them. The free slots of the later one are
-    /// taken for earlier than they are.
+    /// Joins the two runs with the fewest slots in use between them. The free slots of the later run are then
+    /// recorded as earlier than they are.
     fn shorten(&mut self) {
         let between = |place: &usize| self.0[*place].0;
         if let Some(place) = (1..self.0.len()).min_by_key(between) {
@@ -111,7 +112,7 @@ impl FreeSlots {
         self.0.pop_if(|Run(_, free)| *free == 0);
     }
 
-    /// Forgets the slots that are further back than `position`: their time has passed.
+    /// Forgets the free slots before the slot at `position`, because their time has passed.
     pub(super) fn forget_beyond(&mut self, position: u32) {
         while let Some(excess) = self.reach().checked_sub(position).filter(|excess| *excess > 0) {
             let Some(Run(_, free)) = self.0.last_mut() else { return };
@@ -135,7 +136,7 @@ impl FreeSlots {
         count
     }
 
-    /// The position of the earliest slot of the list; 0 if there is none.
+    /// Position of the earliest slot of the list. 0 if the list is empty.
     fn reach(&self) -> u32 {
         self.0.iter().fold(0, |reach: u32, Run(used, free)| reach.saturating_add(*used).saturating_add(*free))
     }
@@ -181,7 +182,8 @@ mod tests {
         (1..=100).for_each(|number| assert_eq!(free.insert(number * 3), 0));
         assert!(free.0.len() <= MAX_RUNS && free.count(1, u32::MAX) == 100, "{free:?}");
         assert!(serde_json::to_string(&free).unwrap().len() < 400);
-        // Positions count from an end that moves back by as many slots as were returned before.
+        // Each returned slot moves the end back, so later positions are lower by the number of slots returned
+        // so far.
         let rest = (1..=300).filter(|number| number % 3 > 0);
         let returned = rest.fold(0, |returned, number| returned + free.insert(number - returned));
         assert_eq!((returned, free.is_empty()), (300, true), "when all are free, all are at the end");

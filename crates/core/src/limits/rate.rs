@@ -20,49 +20,50 @@ pub struct RateLimit {
     pub burst: NonZeroU32,
 }
 
-/// Reservation: a slot that a task holds. The task waits until then before it asks again.
+/// Slot that a task holds. The task waits until the time of the slot before it tries again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
     /// Time of the slot, in microseconds since the Unix epoch.
     pub slot: i64,
-    /// Distance between slots when the reservation was made, in microseconds. At another rate limit the
+    /// Time between slots when the reservation was made, in microseconds. Under another rate limit, the
     /// reservation is void.
     pub interval: i64,
 }
 
-/// Divisor of the period: a start may be late by one fiftieth of it. The limiter gives up as much of the rate
-/// for this.
+/// Divisor of the period: a start may be late by one fiftieth of the period. In return, slots are one
+/// fiftieth further apart.
 const TOLERATED: i64 = 50;
 
-/// Maximum time ahead for reservations. A task that finds no slot before that asks again later.
+/// Maximum time ahead for reservations. A task that finds no slot within this time tries again later.
 pub const MAX_RESERVATION_AHEAD: Duration = Duration::from_mins(15);
 
-/// Slots that were given out, and the distance between actual starts.
+/// Slots that were given out, and the theoretical arrival time that enforces the rate.
 ///
-/// Slots tell waiting tasks when to ask. The rate is kept by the distance between actual starts (the generic
-/// cell rate algorithm, ITU-T I.371). It therefore holds when tasks come late or not at all, and when
-/// processes disagree about it for a while. A late task starts as soon as there is room.
+/// A slot tells a waiting task when to try again. The rate itself is checked at each actual start (generic
+/// cell rate algorithm, ITU-T I.371). So the rate holds even if tasks come late or not at all, and while
+/// processes use different rates. A late task starts as soon as the rate has room.
 ///
-/// A start may come a little early after one that was a little late. To make up for that, slots are further
-/// apart than the rate asks for. A burst uses slots of the past that no task held.
+/// A start may come a little early after a start that was a little late. To make up for that, slots are
+/// further apart than the rate requires. A burst uses past slots that no task held.
 ///
 /// Guarantees:
-/// - The rate holds, whatever happens to slots.
-/// - A task starts no later than its slot, unless other tasks start late, or start because a reservation at
-///   another limiter is due.
-/// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be
-///   newer than one that waits for a later slot: waiting tasks do not learn of free slots. A waiting task
-///   that asks before its slot gets the earliest free one.
+/// - The rate holds, even if slots are lost or given out twice.
+/// - A task starts no later than its slot, with two exceptions: other tasks start late, or other tasks start
+///   here without a reservation because their reservation at another limiter is due.
+/// - The next task that asks for a slot gets the earliest slot that was given back. That task may be newer
+///   than a task that waits for a later slot, because nobat does not tell waiting tasks of free slots. A
+///   waiting task that tries again before its slot gets the earliest free slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GcraState {
     /// First slot that was never given out, in microseconds since the Unix epoch.
     next: i64,
-    /// Slots before it that were given back.
+    /// Slots before `next` that were given back.
     #[serde(default, skip_serializing_if = "FreeSlots::is_empty")]
     free: FreeSlots,
     /// Distance between slots, in microseconds.
     interval: i64,
-    /// Time of the next start if starts were as far apart as slots, in microseconds since the Unix epoch.
+    /// Theoretical arrival time of the algorithm, in microseconds since the Unix epoch. Each start moves this
+    /// time one interval ahead.
     #[serde(default)]
     due: i64,
 }
@@ -83,7 +84,7 @@ impl RateLimit {
         self.period() / TOLERATED
     }
 
-    /// Returns how far back the slots of a burst reach, in microseconds.
+    /// Returns the age of the oldest past slot that a burst can use, in microseconds.
     fn reach(self) -> i64 {
         self.interval().saturating_mul(i64::from(self.burst.get()) - 1)
     }
@@ -93,14 +94,14 @@ impl RateLimit {
         self.reach().saturating_add(self.lateness())
     }
 
-    /// Returns true if the reservation was made at this rate limit. At another one it is void.
+    /// Returns true if the reservation was made under this rate limit. Any other reservation is void.
     pub(crate) fn is_valid(self, reservation: Reservation) -> bool {
         reservation.interval == self.interval()
     }
 }
 
-/// Number of starts that may be ahead of a late task before it loses its reservation. With more, all late
-/// tasks would come at the same moment.
+/// Maximum number of other starts for which a late task waits. If more starts are ahead, the task gets a new
+/// reservation. Otherwise all late tasks would try again at the same time.
 const KEPT: i64 = 10;
 
 impl GcraState {
@@ -121,8 +122,8 @@ impl GcraState {
         Some(Reservation { slot, interval })
     }
 
-    /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds
-    /// afterwards.
+    /// Moves a reservation to an earlier slot, if an earlier slot is free. Returns the reservation that the
+    /// task holds afterwards.
     pub(crate) fn advance(
         &mut self,
         rate_limit: RateLimit,
@@ -150,28 +151,27 @@ impl GcraState {
         })
     }
 
-    /// Returns the number of slots from `moment` on that are before [`GcraState::next`].
+    /// Returns the number of slots from `moment` up to [`GcraState::next`].
     fn position(&self, moment: i64) -> u32 {
         let slots = self.next.saturating_sub(moment).checked_div_euclid(self.interval).unwrap_or(0);
         u32::try_from(slots.max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Forgets all reservations: tasks that ask from now on get slots from now on. The distance between
-    /// starts stays.
+    /// Forgets all reservations: the next tasks get slots from now on. The rate still limits the starts.
     pub(crate) fn restart(&mut self, now: Timestamp) {
         self.next = self.next.min(micros(now));
         self.free = FreeSlots::default();
     }
 
-    /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has
-    /// moved them beyond the horizon.
+    /// Discards all slots if the rate limit has changed, or if a process with a clock far ahead has moved the
+    /// slots beyond [`horizon`].
     fn adopt(&mut self, rate_limit: RateLimit, now: i64) {
         let (horizon, interval) = (horizon(now), rate_limit.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
             self.free = FreeSlots::default();
-            // The old rate must not delay a start for longer than the new one does. The delay is capped and
-            // not cleared, so that processes that disagree about the rate start nothing sooner.
+            // The old rate must not delay a start for longer than the new rate does. Without any delay, tasks
+            // would start too soon while processes use different rates.
             self.due = self.due.min(now.saturating_add(interval).saturating_add(rate_limit.grace()));
         }
         if self.due > horizon.saturating_add(interval).saturating_add(rate_limit.grace()) {
@@ -195,7 +195,7 @@ impl GcraState {
         u32::try_from(slots.min(starts).max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Returns the number of reservations for after `now`, and not for before `from`.
+    /// Returns the number of reserved slots that are after `now` and at or after `from`.
     pub(crate) fn reserved(&self, rate_limit: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
         let mut this = self.clone();
         this.adopt(rate_limit, micros(now));
@@ -210,8 +210,8 @@ impl GcraState {
             .at()
     }
 
-    /// Returns the earliest free slot for a task without a reservation at this limiter, and the time at which
-    /// the task may start. Returns `None` if that is too far ahead.
+    /// Returns a slot at `now` for a task without a reservation at this limiter, and the time at which the
+    /// task may start. Returns `None` if that time is more than [`KEPT`] intervals ahead.
     pub(crate) fn next_free(
         &mut self,
         rate_limit: RateLimit,
@@ -222,8 +222,8 @@ impl GcraState {
         Some((reservation, self.due_time(rate_limit, reservation, now)?))
     }
 
-    /// Returns when a task may start that asks with this reservation. Returns `None` if so many others
-    /// started that a new reservation is better.
+    /// Returns when a task with this reservation may start. Returns `None` if so many other tasks started
+    /// that a new reservation is better.
     pub(crate) fn due_time(
         &self,
         rate_limit: RateLimit,
@@ -246,9 +246,10 @@ impl GcraState {
         self.due = self.due.saturating_sub(reservation.interval);
     }
 
-    /// Takes back a reservation that its task will not use. The next task gets its slot.
+    /// Takes back a reservation that its task will not use. The next task gets the slot.
     pub(crate) fn release(&mut self, reservation: Reservation) {
-        // A reservation from before a restart is on none of these slots.
+        // The distance of a reservation from before [`GcraState::restart`] is not a whole number of
+        // intervals.
         let distance = self.next.saturating_sub(reservation.slot);
         let is_known =
             self.interval == reservation.interval && distance.checked_rem_euclid(self.interval) == Some(0);
@@ -427,7 +428,7 @@ mod tests {
         let first = times.reserve(rate_limit, at(0)).unwrap();
         times.start(rate_limit, at(0));
         let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.reserve(rate_limit, at(0))).collect();
-        // In mixed order.
+        // Gives the reservations back in mixed order.
         booked.sort_by_key(|reservation| (reservation.slot / reservation.interval).wrapping_mul(7_919) % 883);
         for reservation in booked {
             times.release(reservation);

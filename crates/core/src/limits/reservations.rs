@@ -1,19 +1,19 @@
-//! Reservations and batch places that a waiting task holds.
+//! Reservation and batch of a waiting task.
 
 use crate::limits::rate::Reservation;
 use crate::limits::scope::LimitScope;
 
-/// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or
-/// waits for something else.
+/// Reservation that a waiting task holds, and batch in which it waits. The task gives the reservation back
+/// and leaves the batch when it ends or waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     /// Reservation at a rate limit.
     pub rate: Option<ScopedReservation>,
-    /// Batch of its endpoint in which it waits with other tasks: the number in [`LimitScope::Batch`].
+    /// Batch in which the task waits with other tasks: the number in [`LimitScope::Batch`].
     pub batch: Option<u64>,
 }
 
-/// Reservation of a task, with its limiter.
+/// Reservation of a task, and the limiter that granted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopedReservation {
     /// The limiter.
@@ -23,7 +23,7 @@ pub struct ScopedReservation {
 }
 
 impl Reservations {
-    /// Returns true if the task holds nothing.
+    /// Returns true if the task holds no reservation and waits in no batch.
     pub fn is_none(&self) -> bool {
         self.rate.is_none() && self.batch.is_none()
     }

@@ -1,4 +1,4 @@
-//! Keys of limiters: the property that their tasks share.
+//! Keys of limiters. A key names the property that the tasks of a limiter share.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,24 +17,26 @@ pub struct LimiterKey {
 /// Property that the tasks of a limiter share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LimitScope {
-    /// The endpoint that they call.
+    /// The endpoint that the tasks call.
     Endpoint(Name),
-    /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one
-    /// request.
+    /// The endpoint that the tasks call, and a hash of everything else that must be equal for tasks to go in
+    /// one request.
     Batch(Name, u64),
-    /// The limit key that they name.
+    /// The limit key that the tasks name.
     Key(Name),
-    /// Their kind.
+    /// The kind of the tasks.
     Kind(Name),
-    /// Their queue.
+    /// The queue of the tasks.
     Queue(Name),
-    /// Their tenant alone.
+    /// The subscription that created the tasks. A subscription has no limits, but it can be paused.
+    Subscription(Name),
+    /// The tenant of the tasks.
     Tenant,
 }
 
 /// The text is not the key of a limiter.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of a limiter")]
+#[error("expected `tenant`, or a type and a name such as `queue/default`")]
 pub struct InvalidLimitScope;
 
 impl FromStr for LimitScope {
@@ -58,13 +60,14 @@ impl FromStr for LimitScope {
             "key" => Ok(Self::Key(name)),
             "kind" => Ok(Self::Kind(name)),
             "queue" => Ok(Self::Queue(name)),
+            "subscription" => Ok(Self::Subscription(name)),
             _ => Err(InvalidLimitScope),
         }
     }
 }
 
 impl fmt::Display for LimitScope {
-    /// Writes the form that stores keep. The parts are separated by `/`, which no name contains.
+    /// Writes the stored form. The parts are separated by `/`, which no name contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(name) => write!(f, "endpoint/{name}"),
@@ -72,6 +75,7 @@ impl fmt::Display for LimitScope {
             Self::Key(name) => write!(f, "key/{name}"),
             Self::Kind(name) => write!(f, "kind/{name}"),
             Self::Queue(name) => write!(f, "queue/{name}"),
+            Self::Subscription(name) => write!(f, "subscription/{name}"),
             Self::Tenant => f.write_str("tenant"),
         }
     }
@@ -86,19 +90,21 @@ impl LimitScope {
             Self::Key(_) => "limit_key",
             Self::Kind(_) => "kind",
             Self::Queue(_) => "queue",
+            Self::Subscription(_) => "subscription",
             Self::Tenant => "tenant",
         }
     }
 
-    /// Returns the name of the endpoint, limit key, kind or queue. Returns `None` for the limiter of a whole
-    /// tenant.
+    /// Returns the name of the endpoint, limit key, kind, queue or subscription. Returns `None` for the
+    /// limiter of a tenant.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Self::Endpoint(name)
             | Self::Batch(name, _)
             | Self::Key(name)
             | Self::Kind(name)
-            | Self::Queue(name) => Some(name),
+            | Self::Queue(name)
+            | Self::Subscription(name) => Some(name),
             Self::Tenant => None,
         }
     }

@@ -14,13 +14,14 @@ pub struct LimiterStatus {
     #[cfg_attr(feature = "openapi", schema(required))]
     pub tokens: Option<u32>,
     /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if
-    /// there is no rate. A task that ends, or waits for something else, holds none.
+    /// there is no rate. A task that ends, or waits for something else, holds no reservation.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub reserved_starts: Option<u32>,
     /// Number of tasks that run. `null` if there is no concurrency limit.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub running: Option<u32>,
-    /// End of the pause that the endpoint asked for. No task starts before. `null` if there is no pause.
+    /// End of the pause that the endpoint asked for. No task starts before this time. `null` if there is no
+    /// pause.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub paused_until: Option<Timestamp>,
     /// State of the circuit breaker. `null` if there is none.
@@ -35,14 +36,15 @@ pub struct BreakerStatus {
     /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the
     /// endpoint, and the other tasks wait for its outcome.
     pub state: BreakerState,
-    /// Time since which it is closed, or since which it has not been closed. `null` if it has never opened.
+    /// If `closed`: time at which the circuit breaker closed, or `null` if it has never opened. Otherwise:
+    /// start of the outage.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub since: Option<Timestamp>,
-    /// Time at which a probe may start. If `half_open`: time at which another one may start, unless the
-    /// current one reports before. `null` if `closed`.
+    /// Time from which the next probe may start. If `half_open`, the next probe starts only if the current
+    /// probe has not reported its outcome by then. `null` if `closed`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub next_probe: Option<Timestamp>,
-    /// Latest changes of the state, at most five, the oldest first.
+    /// Latest changes of the state, at most five, oldest first.
     pub changes: Vec<BreakerChange>,
 }
 
@@ -62,7 +64,7 @@ impl LimiterState {
         }
     }
 
-    /// Returns the changes of the circuit breaker that `self` has and `before` has not.
+    /// Returns the changes of the circuit breaker that are in `self` but not in `before`.
     pub fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a BreakerChange> {
         self.changes.all().iter().filter(|change| !before.changes.all().contains(change))
     }

@@ -1,4 +1,4 @@
-//! State of one limiter, and its decisions: a task acquires a permit, and completes or cancels it.
+//! State of one limiter, and its decisions about permits.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ use crate::types::unreadable::Unreadable;
 /// Change to a limiter that needs neither an immediate result nor the configured limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimiterChange {
-    /// Gives a reservation back, because its task ended or waits for something else.
+    /// Gives a reservation back, because the task ended or waits for something else.
     ReleaseReservation(Reservation),
-    /// Removes a task from the batch that it waits in.
+    /// Removes a task from the batch in which the task waits.
     LeaveBatch {
         /// The task.
         id: TaskId,
-        /// Size of its part of the request, in bytes.
+        /// Size of the task's part of the request, in bytes.
         bytes: u64,
     },
-    /// Forgets all reservations. The distance between starts stays.
+    /// Forgets all reservations. The rate still limits the starts.
     ResetReservations,
     /// Forgets all reservations, and ends the pause that the receiver asked for. An open circuit breaker lets
     /// one probe start at once.
@@ -60,12 +60,12 @@ pub struct AcquireRequest {
     pub holder: HolderId,
     /// Reservation that the task holds at this limiter.
     pub reservation: Option<Reservation>,
-    /// True if the task holds a due reservation at another limiter. It then takes the next free moment here
-    /// instead of queueing for a reservation.
+    /// True if the task holds a due reservation at another limiter. The task then waits for the next free
+    /// start at this limiter, without a reservation.
     pub has_due_reservation_elsewhere: bool,
     /// Number of times in a row that the task was held.
     pub holds: u32,
-    /// Random share for the jitter of its next try.
+    /// Random share for the jitter of the task's next try.
     pub jitter: JitterSample,
 }
 
@@ -78,8 +78,8 @@ pub enum AcquireResult {
     Denied(Denied),
 }
 
-/// Permit for one start. The worker gives it back unused ([`LimiterState::cancel`]) or reports the outcome of
-/// the start ([`LimiterState::complete`]).
+/// Permit for one start. The worker gives the permit back unused ([`LimiterState::cancel`]), or reports the
+/// outcome of the start ([`LimiterState::complete`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
     /// Reservation that the start used.
@@ -97,42 +97,44 @@ pub struct Permit {
 pub struct Denied {
     /// Reason of the hold.
     pub reason: HeldReason,
-    /// Time at which the task asks again.
+    /// Time at which the task tries again.
     pub until: Timestamp,
-    /// Reservation that the task holds until then.
+    /// Reservation that the task holds until it tries again.
     pub reservation: Option<Reservation>,
 }
 
 /// Outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallReport {
-    /// Health of the receiver, as the attempt saw it.
+    /// Health of the receiver, judged by the attempt.
     pub health: CallHealth,
     /// Duration of the attempt.
     pub took: Duration,
-    /// End of the pause that the receiver asked for, if it asked for one.
+    /// End of the pause that the receiver asked for. `None` if it asked for no pause.
     pub pause_until: Option<Timestamp>,
 }
 
-/// Upper limit of the minimum wait of a task that found no concurrency slot.
+/// Maximum of [`AcquireRequest::min_slot_backoff`].
 const MAX_INSISTENCE: Duration = Duration::from_secs(10);
 
 impl Permit {
-    /// Returns true if the permit holds a concurrency slot. The slot is lost if its process reports nothing
-    /// for longer than a lease.
+    /// Returns true if the permit holds a concurrency slot. The slot is lost if the process that holds it
+    /// reports nothing for longer than a lease.
     pub fn has_slot(&self) -> bool {
         self.has_slot
     }
 
-    /// Returns the permit of a task that keeps its reservation when the worker gives the permit back.
+    /// Returns the permit, changed so that the task keeps its reservation when the worker gives the permit
+    /// back.
     #[must_use]
     pub fn keeping_reservation(self) -> Self {
         Self { keeps_reservation: true, ..self }
     }
 
-    /// Returns the permit for a second report, needed when the result of the first write is unknown.
+    /// Returns the permit for a second report, if it is unknown whether the first report was written.
     ///
-    /// It has no reservation and no slot: after the first write, another task may have taken them.
+    /// The returned permit has no reservation and no slot, because another task may have taken them after the
+    /// first report.
     #[must_use]
     pub fn without_capacity(self) -> Self {
         Self { is_probe: self.is_probe, ..Self::default() }
@@ -209,7 +211,7 @@ impl LimiterState {
         Ok((reservation, limits.concurrency.is_some()))
     }
 
-    /// Returns a reservation that can be used now.
+    /// Returns a reservation with which the task can start now.
     fn reserve(
         &mut self,
         rate_limit: RateLimit,
@@ -222,14 +224,14 @@ impl LimiterState {
             .map(|reservation| self.gcra.advance(rate_limit, reservation, now));
         let reserved = own
             .and_then(|reservation| Some((reservation, self.gcra.due_time(rate_limit, reservation, now)?)));
-        // The reservation is too far behind: the task gets a new one, or none.
+        // So many other tasks started that a new reservation is better than the task's own.
         if let Some(reservation) = own.filter(|_| reserved.is_none()) {
             self.gcra.release(reservation);
         }
         let called =
             || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
         if let Some((reservation, free)) = reserved.is_none().then(called).flatten() {
-            // The due reservation at the other limiter is worth more than the last place in the queue here.
+            // Queueing at each limiter in turn would starve tasks with several limits.
             let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
             return if free <= now { Ok(reservation) } else { Err(wait) };
         }
@@ -250,8 +252,8 @@ impl LimiterState {
         }
     }
 
-    /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the
-    /// pause. Without one, jitter spreads the tasks.
+    /// Holds a task until the receiver's pause ends. With a rate limit, the task gets a reservation after the
+    /// pause. Without a rate limit, jitter spreads the tasks.
     fn after_pause(
         &mut self,
         limits: &Limits,
@@ -311,7 +313,8 @@ impl LimiterState {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
-            // An attempt that began before the circuit breaker closed belongs to the outage that is over.
+            // An attempt that began before the circuit breaker closed belongs to the previous outage, and
+            // does not count.
             let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
             let health = if is_old { CallHealth::Unknown } else { report.health };
             self.tracking_breaker(now, |limiter| limiter.breaker.note(policy, permit.is_probe, health, now));
@@ -322,7 +325,7 @@ impl LimiterState {
         }
     }
 
-    /// Ends the pause that the receiver asked for, because a client allows calls again, and forgets all
+    /// Ends the pause that the receiver asked for, because a client allows calls again. Forgets all
     /// reservations. An open circuit breaker lets one probe start at once.
     pub fn clear_pause(&mut self, now: Timestamp) {
         self.paused_until = None;
@@ -330,7 +333,7 @@ impl LimiterState {
         self.breaker.probe_now(now);
     }
 
-    /// Applies a change. Returns the task that leads the batch from now on, if the leader changed.
+    /// Applies a change. Returns the new leader of the batch, if the leader changed.
     pub fn change(&mut self, change: LimiterChange, now: Timestamp) -> Option<Successor> {
         match change {
             LimiterChange::ReleaseReservation(reservation) => self.gcra.release(reservation),
@@ -341,7 +344,7 @@ impl LimiterState {
         None
     }
 
-    /// Adds a task to the batch. Returns what the task does next.
+    /// Adds a task to the batch. Returns the next step of the task.
     pub fn join_batch(
         &mut self,
         batch_limits: BatchLimits,
@@ -357,13 +360,13 @@ impl LimiterState {
     }
 
     /// Removes and returns all members of the batch if `id` is among them. Otherwise another leader took that
-    /// task along, and the list is empty.
+    /// task, and the list is empty.
     pub fn take_batch(&mut self, id: TaskId) -> Vec<TaskId> {
         self.batch.take(id)
     }
 
-    /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response.
-    /// A process that reports nothing for longer than a lease loses its slots.
+    /// Records that a process is alive, and its number of slots. If a response was lost, this number corrects
+    /// the stored number. A process that reports nothing for longer than a lease loses its slots.
     pub fn recount(&mut self, holder: HolderId, count: u32, now: Timestamp) {
         self.slots.recount(holder, count, now);
     }
@@ -390,17 +393,17 @@ impl AcquireRequest {
         doubled(self.holds)
     }
 
-    /// Returns the minimum wait of a task that found no concurrency slot. It doubles with each hold, from 1
-    /// millisecond up to 10 seconds.
+    /// Returns the minimum wait of a task that found no concurrency slot. The wait doubles with each hold,
+    /// from 1 millisecond up to 10 seconds.
     ///
-    /// Short runs in the past do not shorten it: the tasks that run now may take much longer, and each
-    /// request costs three writes.
+    /// The wait does not depend on the average duration of tasks: the running tasks may take much longer, and
+    /// each try costs three writes.
     fn min_slot_backoff(&self) -> Duration {
         Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.holds.min(20))).min(MAX_INSISTENCE)
     }
 
-    /// Returns when a task asks again that found no slot within [`MAX_RESERVATION_AHEAD`]: a random moment in
-    /// the second half of the horizon.
+    /// Returns when a task tries again if no slot is free within [`MAX_RESERVATION_AHEAD`]: at a random time
+    /// in the second half of that period.
     fn beyond_horizon_retry(&self, now: Timestamp) -> Timestamp {
         now + MAX_RESERVATION_AHEAD / 2 + self.jitter.of(MAX_RESERVATION_AHEAD / 2)
     }

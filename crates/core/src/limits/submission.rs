@@ -21,7 +21,7 @@ pub struct LimitsSubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 0.1, maximum = 86_400))]
     pub period: Option<f64>,
     /// Maximum number of starts at once after a pause. Default 1. From 1 to 100,000. The period that begins
-    /// with a burst can have `burst - 1` more starts. Requires `rate`.
+    /// with a burst can have `burst - 1` starts more than `rate`. Requires `rate`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub burst: Option<f64>,
     /// Maximum number of tasks that run at the same time. From 1 to 100,000.
@@ -37,17 +37,18 @@ pub struct LimitsSubmission {
 pub struct BreakerSubmission {
     /// True if the endpoint has a circuit breaker. Default `true`.
     pub enabled: Option<bool>,
-    /// Share of failed attempts at which it opens, above 0 and up to 1. Default 0.5.
+    /// Share of failed attempts at which the circuit breaker opens, above 0 and up to 1. Default 0.5.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
     pub failure_rate: Option<f64>,
     /// Time over which attempts are counted, in seconds. Default 60. From 1 to 3,600.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_600))]
     pub window: Option<f64>,
-    /// Minimum number of attempts in `window` before it opens. Default 10. From 1 to 100,000.
+    /// Minimum number of attempts in `window` before the circuit breaker opens. Default 10. From 1 to
+    /// 100,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub minimum_calls: Option<f64>,
-    /// Time for which it stays open before one attempt probes the endpoint, in seconds. Default 30. From 1 to
-    /// 900.
+    /// Time for which the circuit breaker stays open before one attempt probes the endpoint, in seconds.
+    /// Default 30. From 1 to 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 900))]
     pub open_duration: Option<f64>,
 }
@@ -65,7 +66,7 @@ pub struct LimitsView {
     /// Maximum number of starts at once after a pause. `null` if the rate is not limited.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
     pub burst: Option<NonZeroU32>,
-    /// Maximum number of tasks that run at the same time. `null` if that is not limited.
+    /// Maximum number of tasks that run at the same time. `null` if the concurrency is not limited.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
     pub concurrency: Option<NonZeroU32>,
 }
@@ -76,14 +77,14 @@ pub struct LimitsView {
 pub struct BreakerView {
     /// True if the endpoint has a circuit breaker.
     pub enabled: bool,
-    /// Share of failed attempts at which it opens.
+    /// Share of failed attempts at which the circuit breaker opens.
     pub failure_rate: f64,
     /// Time over which attempts are counted, in seconds.
     pub window: f64,
-    /// Minimum number of attempts in `window` before it opens.
+    /// Minimum number of attempts in `window` before the circuit breaker opens.
     #[cfg_attr(feature = "openapi", schema(value_type = u32))]
     pub minimum_calls: NonZeroU32,
-    /// Time for which it stays open before one attempt probes the endpoint, in seconds.
+    /// Time for which the circuit breaker stays open before one attempt probes the endpoint, in seconds.
     pub open_duration: f64,
 }
 
@@ -93,18 +94,18 @@ const COUNTS: Bounds = Bounds::count(100_000);
 const PERIODS: Bounds = Bounds::times(Duration::from_millis(100), Duration::from_hours(24));
 /// Bounds of `window`, in seconds.
 const WINDOWS: Bounds = Bounds::times(Duration::from_secs(1), Duration::from_hours(1));
-/// Bounds of `open_duration`, in seconds. No task waits for longer than the horizon before it asks again.
+/// Bounds of `open_duration`, in seconds. The maximum is also the longest time until a held task tries again.
 const OPEN: Bounds = Bounds::times(Duration::from_secs(1), crate::limits::MAX_RESERVATION_AHEAD);
 
 impl LimitsSubmission {
-    /// Returns the limits, or all errors, with their fields under `pointer`.
+    /// Returns the limits, or all errors. The JSON pointers of the errors begin with `pointer`.
     pub fn checked(&self, pointer: &str) -> Result<Limits, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
         let limits = self.limits(pointer, &mut wrong);
         if wrong.0.is_empty() { Ok(limits) } else { Err(wrong.0) }
     }
 
-    /// Returns the limits. Adds errors to `wrong`, with their fields under `pointer`.
+    /// Returns the limits. Adds errors to `wrong`, with JSON pointers that begin with `pointer`.
     pub(crate) fn limits(&self, pointer: &str, wrong: &mut ValidationErrors) -> Limits {
         if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
             wrong.add(&format!("{pointer}/rate"), "`period` and `burst` require a `rate`");
@@ -123,8 +124,8 @@ impl LimitsSubmission {
 }
 
 impl BreakerSubmission {
-    /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with their fields
-    /// under `pointer`.
+    /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with JSON pointers
+    /// that begin with `pointer`.
     pub(crate) fn policy(&self, pointer: &str, wrong: &mut ValidationErrors) -> Option<BreakerPolicy> {
         let usual = BreakerPolicy::default();
         let share = self.failure_rate.unwrap_or(usual.failure_rate);

@@ -27,7 +27,7 @@ pub struct TokenBucket {
 pub enum TakeResult {
     /// Number of tokens granted: at least one, at most as many as requested.
     Granted(NonZeroU32),
-    /// No token was left. The next one is available after this time.
+    /// No token was left. The next token is available after this time.
     Wait(Duration),
 }
 
@@ -35,7 +35,7 @@ const MICROS: i64 = 1_000_000;
 
 impl TokenRate {
     /// Returns the microseconds between two tokens, rounded up. At more than some thousand tokens per second,
-    /// the rounding loses a few.
+    /// the rounding loses a few tokens.
     fn interval(self) -> i64 {
         let per_second = i64::from(self.per_second.get());
         ((MICROS + per_second - 1) / per_second).max(1)
@@ -46,13 +46,13 @@ impl TokenRate {
         self.interval() * i64::from(self.burst.get())
     }
 
-    /// Takes up to `wanted` tokens. Returns the outcome and the bucket after it.
+    /// Takes up to `wanted` tokens. Returns the outcome and the changed bucket.
     pub fn take(self, bucket: TokenBucket, wanted: NonZeroU32, now: Timestamp) -> (TakeResult, TokenBucket) {
         let now = now.millis().saturating_mul(1_000);
         let interval = self.interval();
         let room = self.room();
-        // Without the clamp, a bucket left by a larger burst, or by a clock ahead of this one, would block
-        // for too long.
+        // Without the clamp, a bucket left by a larger burst, or by a process whose clock is ahead, would
+        // block for too long.
         let full_at = bucket.full_at.clamp(now, now + room);
         let there = (room - (full_at - now)) / interval;
         let granted = there.min(i64::from(wanted.get()));

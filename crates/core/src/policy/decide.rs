@@ -1,4 +1,5 @@
-//! The one decision if a task may start. Admission acts on it, and [`explain`](super::explain) words it.
+//! Decision whether a task may start. Admission applies the decision, and [`explain`](super::explain)
+//! describes it.
 
 use crate::config::endpoint::{Endpoint, EndpointStatus};
 use crate::config::queue::QueueConfig;
@@ -8,16 +9,18 @@ use crate::task::Task;
 use crate::task::retry::RetryPolicy;
 use crate::types::held_reason::HeldReason;
 
-/// Configuration that decides about a task.
+/// Configuration that decides whether a task may start.
 #[derive(Clone, Copy, Debug)]
 pub struct Configuration<'a> {
-    /// Configuration of its queue and kind, and limits of its tenant.
+    /// Configuration of the task's queue and kind, and limits of its tenant.
     pub task_config: &'a TaskConfig,
-    /// Endpoint that it names, if the endpoint exists.
+    /// Endpoint that the task names, if the endpoint exists.
     pub endpoint: Option<&'a Endpoint>,
-    /// Configuration of its limit key, if it names one.
+    /// Configuration of the task's limit key, if the task names a limit key.
     pub limit_key: Option<&'a QueueConfig>,
-    /// True if there is a handler for its kind.
+    /// True if the subscription that created the task is paused.
+    pub is_subscription_paused: bool,
+    /// True if there is a handler for the task's kind.
     pub has_handler: bool,
 }
 
@@ -26,9 +29,9 @@ pub struct Configuration<'a> {
 pub struct Decision {
     /// Hold that lasts until the configuration changes. `None`: the limiters decide.
     pub block: Option<Block>,
-    /// Limiters that must grant a permit, in the order in which the worker asks them. Those that hold tasks
-    /// most often come first, so that the others are not asked in vain. The endpoint's, if the task names
-    /// one, is the first.
+    /// Limiters that must grant a permit, in the order in which the worker asks them. Limiters that often
+    /// hold tasks come first, which saves requests to the other limiters. The endpoint's limiter, if any, is
+    /// the first.
     pub limiters: Vec<(LimitScope, Limits)>,
 }
 
@@ -37,25 +40,29 @@ pub struct Decision {
 pub struct Block {
     /// Reason of the hold.
     pub reason: HeldReason,
-    /// Queue, kind or endpoint that holds the task. At least one; several if they are paused together.
+    /// Objects that hold the task: queue, kind, endpoint or subscription. The list has more than one entry
+    /// only if several objects are paused.
     pub by: Vec<LimitScope>,
 }
 
-/// Decides if the configuration lets a task start, and which limiters it must ask.
+/// Decides if the configuration lets a task start, and which limiters must grant a permit.
 pub fn decide(task: &Task, configuration: Configuration<'_>) -> Decision {
     Decision { block: block(task, configuration), limiters: limiters(task, configuration) }
 }
 
 fn block(
     task: &Task,
-    Configuration { task_config, endpoint, has_handler, .. }: Configuration<'_>,
+    Configuration { task_config, endpoint, has_handler, is_subscription_paused, .. }: Configuration<'_>,
 ) -> Option<Block> {
     let status = endpoint.map(|endpoint| endpoint.status);
     let endpoint = || task.options.endpoint.clone().map(LimitScope::Endpoint);
+    let subscription =
+        task.options.origin.as_ref().map(|origin| LimitScope::Subscription(origin.subscription.clone()));
     let paused = [
         task_config.queue.paused.then(|| LimitScope::Queue(task.queue.clone())),
         task_config.kind.paused.then(|| LimitScope::Kind(task.kind.clone())),
         endpoint().filter(|_| status == Some(EndpointStatus::Paused)),
+        subscription.filter(|_| is_subscription_paused),
     ];
     if paused.iter().any(Option::is_some) {
         return Some(Block { reason: HeldReason::Paused, by: paused.into_iter().flatten().collect() });
@@ -102,14 +109,15 @@ fn limiters(
         .collect()
 }
 
-/// Returns the limiter to pause if the receiver asks for a pause: the limit key's, else the endpoint's.
+/// Returns the limiter to pause if the receiver asks for a pause: the limiter of the task's limit key, else
+/// of its endpoint.
 pub fn pause_scope(task: &Task) -> Option<LimitScope> {
     let (limit_key, endpoint) = (task.options.limit_key.clone(), task.options.endpoint.clone());
     limit_key.map(LimitScope::Key).or_else(|| endpoint.map(LimitScope::Endpoint))
 }
 
-/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else
-/// the default. `None` if the task has its own, or no endpoint.
+/// Returns the retry policy that a task inherits: the policy of its endpoint, else of its queue, else the
+/// default. `None` if the task has its own retry policy, or no endpoint.
 pub fn inherited_retry(task: &Task, endpoint: Option<&Endpoint>, queue: &QueueConfig) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.options.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| queue.retry.clone()).unwrap_or_default())

@@ -1,23 +1,22 @@
-//! Reason why a task is not running: a code for programs and a sentence for people. Both follow from its last
-//! hold and from the current state.
+//! Reason why a task is not running: a code for programs and a sentence for people. Code and sentence follow
+//! from the task's last hold and from the current state.
 
+mod input;
 mod view;
 
+pub use input::{ExplainInput, LimiterSnapshot};
 pub use view::{BlockedByView, ExplanationView};
 
 use serde::{Serialize, Serializer};
 
-use crate::config::endpoint::Endpoint;
-use crate::config::queue::QueueConfig;
-use crate::config::task_config::TaskConfig;
-use crate::limits::{BreakerState, LimitScope, LimiterState, LimiterStatus, Limits};
-use crate::policy::{Block, Configuration, decide, inherited_retry, pause_scope};
+use crate::limits::{BreakerState, LimitScope, LimiterStatus};
+use crate::policy::{Block, decide, inherited_retry, pause_scope};
 use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Task, Waiting};
 use crate::types::held_reason::HeldReason;
 use crate::types::intervals::LEASE;
 use crate::types::time::Timestamp;
 
-/// Closed list of the reasons why a task is not running, or of the fact that it is.
+/// Reason why a task is not running, or [`ExplainCode::Running`]. The list is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExplainCode {
     /// The task is not due.
@@ -26,7 +25,7 @@ pub enum ExplainCode {
     Backoff,
     /// The task is held, and the reason still applies.
     Held(HeldReason),
-    /// The task was held, the reason no longer applies, and the task asks again soon.
+    /// The task is held, but the reason no longer applies. The task tries again soon.
     Unblocked,
     /// The task is due, and waits for a worker.
     Queued,
@@ -36,14 +35,14 @@ pub enum ExplainCode {
     DeadlinePassed,
     /// The task is running.
     Running,
-    /// The lease of the task ran out: its worker reports nothing any more.
+    /// The lease of the task expired: the worker did not renew it.
     LeaseExpired,
     /// The task has ended.
     Ended(Outcome),
 }
 
 impl ExplainCode {
-    /// Returns the word for the reason.
+    /// Returns the code as text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -78,41 +77,6 @@ impl ExplainCode {
     }
 }
 
-/// Current state around a task. For a task that has ended, the default is enough.
-#[derive(Clone, Debug, Default)]
-pub struct ExplainInput {
-    /// Configuration of its queue and kind, and limits of its tenant.
-    pub task_config: TaskConfig,
-    /// Endpoint that it names, if the endpoint exists.
-    pub endpoint: Option<Endpoint>,
-    /// Configuration of its limit key, if it names one.
-    pub limit_key: Option<QueueConfig>,
-    /// Its limiters, as [`decide`] lists them.
-    pub limiters: Vec<Known>,
-    /// True if this installation runs tasks of its kind.
-    pub has_handler: bool,
-}
-
-impl ExplainInput {
-    /// Returns the configuration that decides about the task.
-    pub fn configuration(&self) -> Configuration<'_> {
-        let Self { task_config, limit_key, has_handler, .. } = self;
-        let (endpoint, limit_key) = (self.endpoint.as_ref(), limit_key.as_ref());
-        Configuration { task_config, endpoint, limit_key, has_handler: *has_handler }
-    }
-}
-
-/// Limiter with its limits and its state.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// Property that its tasks share.
-    pub of: LimitScope,
-    /// Its limits.
-    pub limits: Limits,
-    /// Its state.
-    pub limiter: LimiterState,
-}
-
 /// Reason why a task is not running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -120,11 +84,11 @@ pub struct Explanation {
     pub code: ExplainCode,
     /// Sentence for people.
     pub reason: String,
-    /// Time at which this changes by itself, or at which nobat checks again.
+    /// Time at which the reason ends by itself, or at which nobat checks the task again.
     pub until: Option<Timestamp>,
-    /// Endpoint, limit key, kind, queue or tenant that holds the task, if it is known.
+    /// Object that holds the task, if known: endpoint, limit key, kind, queue or tenant.
     pub by: Option<LimitScope>,
-    /// Number of attempts that its current retry policy allows.
+    /// Number of attempts that the task's current retry policy allows.
     pub max_attempts: u32,
 }
 
@@ -152,7 +116,7 @@ impl utoipa::PartialSchema for ExplainCode {
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for ExplainCode {}
 
-/// Task, and the state around it.
+/// Task, with its configuration and limiters.
 struct Explainer<'a> {
     task: &'a Task,
     around: &'a ExplainInput,
@@ -162,16 +126,16 @@ struct Explainer<'a> {
 /// Reason why a task cannot start now.
 struct Blocker {
     reason: HeldReason,
-    /// Sentence without its end.
+    /// Start of the sentence. `then` and the due time follow.
     says: String,
     by: Option<LimitScope>,
-    /// Time at which it ends, if that is known.
+    /// Time at which the reason ends, if it is known.
     until: Option<Timestamp>,
-    /// Phrase that names what the task does at [`Task::due_at`].
+    /// Phrase before the due time ([`Task::due_at`]).
     then: &'static str,
 }
 
-/// Phrase that applies to most held tasks.
+/// Value of [`Blocker::then`] for most held tasks.
 const ASKS_AGAIN: &str = "the task tries again at";
 
 impl Blocker {
@@ -189,11 +153,11 @@ impl Explainer<'_> {
             State::Waiting(_) if task.is_past_deadline(self.now) => self.says(
                 ExplainCode::DeadlinePassed,
                 None,
-                "its deadline passed before it could start, and it expires soon".to_owned(),
+                "the deadline passed before the task could start, and the task expires soon".to_owned(),
             ),
             State::Waiting(_) if due <= self.now => self.due(),
             State::Waiting(Waiting::Scheduled) => {
-                self.later(ExplainCode::Scheduled, format!("it is due at {due}"))
+                self.later(ExplainCode::Scheduled, format!("the task is due at {due}"))
             }
             State::Waiting(Waiting::Retrying) => {
                 let (attempt, most) = (task.attempt, self.max_attempts());
@@ -215,19 +179,19 @@ impl Explainer<'_> {
     fn ended(&self, Completion { end, at }: Completion) -> Explanation {
         let error = self.task.error.as_ref();
         let reason = match (end, error) {
-            (Outcome::Succeeded, _) => format!("it succeeded at {at}"),
+            (Outcome::Succeeded, _) => format!("the task succeeded at {at}"),
             (Outcome::Failed, Some(error)) => {
                 let (attempt, most) = (self.task.attempt, self.max_attempts());
                 format!(
-                    "it failed at {at}, after {attempt} of {most} attempts, with {}: {}",
+                    "the task failed at {at}, after {attempt} of {most} attempts, with {}: {}",
                     error.code.as_str(),
                     error.message
                 )
             }
-            (Outcome::Failed, None) => format!("it failed at {at}"),
-            (Outcome::Canceled, _) => format!("it was canceled at {at}"),
+            (Outcome::Failed, None) => format!("the task failed at {at}"),
+            (Outcome::Canceled, _) => format!("the task was canceled at {at}"),
             (Outcome::Expired, _) => {
-                format!("it expired at {at}, since its deadline passed before it could start")
+                format!("the task expired at {at}, because its deadline passed before it could start")
             }
         };
         self.says(ExplainCode::Ended(end), None, reason)
@@ -253,35 +217,35 @@ impl Explainer<'_> {
         self.says(ExplainCode::Running, Some(until), reason)
     }
 
-    /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some
-    /// obstacles are known before.
+    /// Explains a due task. A worker decides only after its claim whether the task may start, but some
+    /// obstacles are known before the claim.
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
         let (code, reason) = if self.now.since(due) > LEASE {
             (
                 ExplainCode::NoWorker,
                 format!(
-                    "it has been due since {due}, and no worker has claimed it: all are busy, or none runs"
+                    "the task has been due since {due}, and no worker has claimed it: all are busy, or none runs"
                 ),
             )
         } else {
-            (ExplainCode::Queued, format!("it has been due since {due}, and waits for a worker"))
+            (ExplainCode::Queued, format!("the task has been due since {due}, and waits for a worker"))
         };
         let prospect = self
             .prospect(self.now)
-            .map(|says| format!("; it will be held then, unless this changes: {says}"));
+            .map(|says| format!("; the task will be held then, unless this changes: {says}"));
         self.says(code, None, reason + &prospect.unwrap_or_default())
     }
 
-    /// Explains a task that waits for its time.
+    /// Explains a task that is not due.
     fn later(&self, code: ExplainCode, reason: String) -> Explanation {
         let prospect = self
             .prospect(self.task.due_at)
-            .map(|says| format!("; it will be held then, unless this changes: {says}"));
+            .map(|says| format!("; the task will be held then, unless this changes: {says}"));
         self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
     }
 
-    /// Returns a phrase for the obstacle that the current state puts in its way at that time.
+    /// Returns a phrase for the obstacle that will hold the task at `at`, as far as is known now.
     fn prospect(&self, at: Timestamp) -> Option<String> {
         let found = self.block().or_else(|| self.passing(at));
         found.map(|obstacle| obstacle.says)
@@ -328,8 +292,8 @@ impl Explainer<'_> {
         Some(Blocker::new(reason, by.into_iter().next(), says))
     }
 
-    /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open
-    /// circuit breaker.
+    /// Returns the obstacle that holds all tasks of a limiter until a time after `at`: a pause that the
+    /// receiver asked for, or an open circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Blocker> {
         let obstacles =
             self.limiters().flat_map(|(known, state)| [self.paused(known, &state), self.open(known, &state)]);
@@ -349,27 +313,29 @@ impl Explainer<'_> {
                 .or_else(|| self.put_off()),
             HeldReason::SecretUnavailable => {
                 let says = of_endpoint().map_or_else(
-                    || "its signing secret could not be read".to_owned(),
+                    || "the signing secret could not be read".to_owned(),
                     |of| format!("the signing secret or a header of {} could not be read", self.called(&of)),
                 );
                 Some(Blocker::new(HeldReason::SecretUnavailable, of_endpoint(), says))
             }
             HeldReason::LimiterUnavailable => {
-                let says = "its configuration or the state of a limiter could not be read".to_owned();
+                let says = "the task's configuration or the state of a limiter could not be read".to_owned();
                 Some(Blocker::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
                 let says =
-                    "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
+                    "the worker's process lacked file handles, ports, memory or DNS look-ups for the call"
+                        .to_owned();
                 Some(Blocker::new(HeldReason::ResourceExhausted, None, says))
             }
             HeldReason::Other => {
-                let says = "a later version of nobat holds it for a reason that this version does not know"
-                    .to_owned();
+                let says =
+                    "a later version of nobat holds the task for a reason that this version does not know"
+                        .to_owned();
                 Some(Blocker::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.batching()),
-            // The caller has checked these already.
+            // [`Explainer::block`] has checked these reasons before.
             HeldReason::Paused
             | HeldReason::EndpointGone
             | HeldReason::EndpointMissing
@@ -379,7 +345,7 @@ impl Explainer<'_> {
 
     fn rate(&self) -> Option<Blocker> {
         let scoped = self.task.hold.reservations.rate.as_ref();
-        let is_it = |known: &Known, state: &LimiterStatus| match scoped {
+        let is_it = |known: &LimiterSnapshot, state: &LimiterStatus| match scoped {
             Some(scoped) => scoped.scope == known.of,
             None => state.tokens == Some(0),
         };
@@ -387,29 +353,27 @@ impl Explainer<'_> {
             self.limiters().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
         let (rate_limit, ahead) = (known.limits.rate?, state.reserved_starts.unwrap_or_default());
         let (name, period) = (self.called(&known.of), rate_limit.period.as_secs_f64());
-        let says = format!(
-            "{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead",
-            rate_limit.rate
-        );
+        let says =
+            format!("{name} has a rate of {} every {period} s (reserved starts: {ahead})", rate_limit.rate);
         let is_reserved = scoped.is_some_and(|scoped| rate_limit.is_valid(scoped.reservation));
-        let then = if is_reserved { "its start is reserved for" } else { ASKS_AGAIN };
+        let then = if is_reserved { "the task's start is reserved for" } else { ASKS_AGAIN };
         Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
     fn concurrency(&self) -> Option<Blocker> {
-        let is_full = |(known, state): &(&Known, LimiterStatus)| {
+        let is_full = |(known, state): &(&LimiterSnapshot, LimiterStatus)| {
             known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()))
         };
         let (known, _) = self.limiters().find(is_full)?;
         let says = format!(
-            "{} has a concurrency of {}, all of it in use",
+            "{} has a concurrency of {}, and all slots are in use",
             self.called(&known.of),
             known.limits.concurrency?
         );
         Some(Blocker::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
     }
 
-    fn open(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
+    fn open(&self, known: &LimiterSnapshot, state: &LimiterStatus) -> Option<Blocker> {
         let breaker = state.circuit_breaker.as_ref()?;
         let (since, probe) = (breaker.since?, breaker.next_probe?);
         let finds = match breaker.state {
@@ -427,7 +391,7 @@ impl Explainer<'_> {
         })
     }
 
-    fn paused(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
+    fn paused(&self, known: &LimiterSnapshot, state: &LimiterStatus) -> Option<Blocker> {
         let until = state.paused_until?;
         let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
         Some(Blocker {
@@ -440,16 +404,18 @@ impl Explainer<'_> {
         let batch = self.around.endpoint.as_ref()?.batch?;
         let of = self.task.options.endpoint.clone().map(LimitScope::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
-        let says =
-            format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
+        let says = format!(
+            "the task waits up to {seconds} s for a batch of at most {} tasks to {name}",
+            batch.max_items
+        );
         Some(Blocker {
             then: "unless the batch starts before, the task tries again at",
             ..Blocker::new(HeldReason::Batching, Some(of), says)
         })
     }
 
-    /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever
-    /// happens to the limiter.
+    /// Returns the pause that the receiver asked for in its last response. The pause holds this task even if
+    /// the limiter is not paused.
     fn put_off(&self) -> Option<Blocker> {
         let of = pause_scope(self.task);
         let says = "the receiver asked for a pause in its last response".to_owned();
@@ -463,35 +429,37 @@ impl Explainer<'_> {
             .options
             .endpoint
             .clone()
-            .map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
+            .map_or_else(|| "the endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
         let kind = self.called(&LimitScope::Kind(self.task.kind.clone()));
         match stored {
             HeldReason::Paused => {
-                "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned()
+                "the task's queue, kind or endpoint was paused, and none of them is paused now".to_owned()
             }
-            HeldReason::EndpointGone => format!("{endpoint} had responded with 410 Gone, and is open again"),
+            HeldReason::EndpointGone => {
+                format!("{endpoint} had responded with 410 Gone, and is in use again")
+            }
             HeldReason::EndpointMissing => format!("{endpoint} did not exist, and exists now"),
-            HeldReason::RateLimited => "its rate limit was reached, and a start is free now".to_owned(),
+            HeldReason::RateLimited => "the rate limit was reached, and a start is free now".to_owned(),
             HeldReason::ConcurrencyLimited => {
-                "its concurrency limit was reached, and a slot is free now".to_owned()
+                "the concurrency limit was reached, and a slot is free now".to_owned()
             }
             HeldReason::CircuitOpen => {
                 format!("the circuit breaker of {endpoint} was open, and is closed now")
             }
             HeldReason::RetryAfter => "the pause that the receiver asked for is over".to_owned(),
-            HeldReason::Batching => format!("it waited for a batch to {endpoint}, which has no batches now"),
+            HeldReason::Batching => format!("the task waited for a batch, and {endpoint} has no batches now"),
             HeldReason::NoHandler => format!(
-                "the worker that claimed it had no handler for {kind}, and this installation has one now"
+                "the worker that claimed the task had no handler for {kind}, and this installation has one now"
             ),
             HeldReason::SecretUnavailable
             | HeldReason::LimiterUnavailable
             | HeldReason::ResourceExhausted
-            | HeldReason::Other => "it was held".to_owned(),
+            | HeldReason::Other => "the task was held".to_owned(),
         }
     }
 
     /// Returns the task's limiters and their current states.
-    fn limiters(&self) -> impl Iterator<Item = (&Known, LimiterStatus)> {
+    fn limiters(&self) -> impl Iterator<Item = (&LimiterSnapshot, LimiterStatus)> {
         self.around.limiters.iter().map(|known| (known, known.limiter.state(&known.limits, self.now)))
     }
 

@@ -1,8 +1,8 @@
-//! Port to the configuration and the audit trail, beside the ports to store and queue.
+//! Port to the store of the configuration and the audit trail.
 //!
-//! For a store, a record is text with a name and a version. Only the core interprets the text
-//! ([`crate::auth::api_key`], [`crate::config::tenant`], [`crate::config::callback_secret`],
-//! [`crate::config::endpoint`], [`crate::config::queue`]).
+//! To the store, a record is a text with a name and a version. Only these modules interpret the text:
+//! [`crate::auth::api_key`], [`crate::config::tenant`], [`crate::config::callback_secret`],
+//! [`crate::config::endpoint`], [`crate::config::queue`] and [`crate::config::subscription`].
 
 use std::num::NonZeroU32;
 
@@ -14,6 +14,7 @@ use crate::config::callback_secret::CallbackSecrets;
 use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
 use crate::config::record::{Record, RecordKind, RecordName};
+use crate::config::subscription::Subscription;
 use crate::config::tenant::TenantSettings;
 use crate::limits::token_bucket::{TakeResult, TokenRate};
 use crate::ports::error::StoreError;
@@ -27,29 +28,29 @@ pub trait ConfigStore: Send + Sync {
     /// Returns the record with that name.
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
 
-    /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant,
-    /// these are records of the installation.
+    /// Returns up to `limit` records of one kind, sorted by name, starting after the name `after`. `tenant`
+    /// is `None` for records of the installation.
     async fn page(
         &self,
         tenant: Option<&Tenant>,
-        sort: RecordKind,
+        kind: RecordKind,
         after: Option<&Name>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version
-    /// before the new one.
+    /// Writes all of these records and the audit entry. Writes nothing if the stored version of a record is
+    /// not one lower than its new version.
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError>;
 
-    /// Removes the record and writes the entry. Does nothing if the stored record has another version.
+    /// Removes the record and writes the audit entry. Does nothing if the stored version is not `version`.
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry)
     -> Result<RecordResult, StoreError>;
 
     /// Returns one page of a tenant's audit trail, newest first.
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
 
-    /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted`
-    /// if each call is a costly write.
+    /// Takes tokens from a tenant's bucket of requests, which all processes share. A store in which each call
+    /// is a costly write takes up to `wanted` tokens. Any other store takes one token.
     async fn take(
         &self,
         tenant: &Tenant,
@@ -68,10 +69,10 @@ pub enum RecordResult {
     Conflict,
 }
 
-/// Page of an audit trail to return.
+/// Query for one page of an audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Tenant of the audit.
+    /// Tenant whose audit trail is read.
     pub tenant: Tenant,
     /// Maximum number of entries.
     pub limit: usize,
@@ -88,7 +89,7 @@ pub struct AuditPage {
     pub next: Option<Position>,
 }
 
-/// Number of records per read when all records are read.
+/// Page size for reading all records of a kind.
 const PAGE: usize = 100;
 
 impl dyn ConfigStore + '_ {
@@ -104,6 +105,33 @@ impl dyn ConfigStore + '_ {
         let Some(record) = self.find(name).await? else { return Ok(QueueConfig::default()) };
         QueueConfig::from_text(&record.body, record.version)
             .map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns a tenant's subscription.
+    pub async fn subscription(
+        &self,
+        tenant: &Tenant,
+        name: &Name,
+    ) -> Result<Option<Subscription>, StoreError> {
+        let found = self.find(&Subscription::record_name(tenant, name)).await?;
+        found.map(|record| read_subscription(&record)).transpose()
+    }
+
+    /// Returns all subscriptions of a tenant, sorted by name.
+    pub async fn subscriptions(&self, tenant: &Tenant) -> Result<Vec<(Name, Subscription)>, StoreError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(Some(tenant), RecordKind::Subscription, after.as_ref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            for record in page {
+                let subscription = read_subscription(&record)?;
+                after = Some(record.name.name.clone());
+                all.push((record.name.name, subscription));
+            }
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// Returns the API key with that id.
@@ -134,7 +162,7 @@ impl dyn ConfigStore + '_ {
             .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// Returns every tenant whose callbacks are signed at `now`, with its secrets.
+    /// Returns every tenant with a callback secret that signs at `now`, and the tenant's secrets.
     pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
         let (mut signing, mut after) = (Vec::new(), None);
         loop {
@@ -157,6 +185,11 @@ impl dyn ConfigStore + '_ {
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
         Ok(!self.page(None, RecordKind::Key, None, 1).await?.is_empty())
     }
+}
+
+fn read_subscription(record: &Record) -> Result<Subscription, StoreError> {
+    Subscription::from_text(&record.body, record.version)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 fn read_key(record: &Record) -> Result<Key, StoreError> {

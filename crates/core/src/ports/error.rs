@@ -1,12 +1,12 @@
-//! Errors of stores and queues.
+//! Errors of stores and message queues.
 
-/// Failure of a store or queue: it did not carry out the request, or its answer was lost.
+/// Failure of a store or message queue: the request was not carried out, or the response was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store or queue is unreachable, or did not answer in time.
-    #[error("the store does not respond: {0}")]
+    /// The store or message queue failed, is unreachable, or did not respond in time.
+    #[error("a call to the store or the message queue failed or got no response: {0}")]
     Unavailable(String),
-    /// The store or queue has too many requests to accept another one.
+    /// The store or message queue has too many requests to accept another one.
     #[error("the store is overloaded")]
     Overloaded,
     /// The stored data is invalid, because of a bug or a damaged file.

@@ -14,8 +14,8 @@ pub trait LimiterStore: Send + Sync {
     /// Returns the state of a limiter. Returns the default state if nothing is stored, as for most limiters.
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError>;
 
-    /// Writes a state over version `over`. The store forgets a limiter that no process writes to for
-    /// [`IDLE`].
+    /// Writes the state if the stored version is `over`. The store deletes a limiter after [`IDLE`] without a
+    /// write.
     async fn write(
         &self,
         name: &LimiterKey,
@@ -24,8 +24,8 @@ pub trait LimiterStore: Send + Sync {
         now: Timestamp,
     ) -> Result<WriteResult, StoreError>;
 
-    /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the
-    /// batch from now on, if the leader changed.
+    /// Applies a change to a limiter, and tries again after each conflict with another writer. Returns the
+    /// new leader of the batch, if the leader changed.
     ///
     /// # Errors
     /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] conflicts with other writers.
@@ -51,7 +51,7 @@ pub trait LimiterStore: Send + Sync {
     }
 }
 
-/// Maximum number of writes of one [`LimiterStore::change`].
+/// Maximum number of attempts to write in one [`LimiterStore::change`].
 pub const MAX_CONFLICTS: usize = 20;
 
 /// Stored state of a limiter, with its version.
@@ -69,10 +69,9 @@ pub struct VersionedState {
 pub enum WriteResult {
     /// The state was written.
     Done,
-    /// Another process wrote in between, so nothing was written. Holds the stored state.
+    /// Another process changed the state after the read, so nothing was written. Holds the stored state.
     Conflict(VersionedState),
 }
 
-/// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning
-/// sooner.
+/// Time after the last write for which a store keeps a limiter. All data in a state expires earlier.
 pub const IDLE: Duration = Duration::from_hours(48);

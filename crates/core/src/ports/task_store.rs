@@ -1,5 +1,7 @@
 //! Port to the store of tasks.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::json::Json;
@@ -12,8 +14,8 @@ use crate::types::time::Timestamp;
 
 /// Store of tasks.
 ///
-/// A method that fails with [`StoreError`] may still have taken effect. The caller can safely call it again:
-/// the second call finds the effect of the first. Stores have no clock: the caller passes `now`.
+/// A method that fails with [`StoreError`] may still have taken effect. The caller can safely repeat the
+/// call: the second call finds the effect of the first call. Stores have no clock: the caller passes `now`.
 #[async_trait]
 pub trait TaskStore: Send + Sync {
     /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same
@@ -22,10 +24,11 @@ pub trait TaskStore: Send + Sync {
     /// Created tasks are returned in the given order, existing ones in any order.
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError>;
 
-    /// Returns the task. Returns `None` if it does not exist, or ended longer ago than the retention period.
+    /// Returns the task. Returns `None` if the task does not exist, or ended longer ago than the retention
+    /// period.
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError>;
 
-    /// Grants a lease until `until` in one conditional write, if [`crate::task::lifecycle`] allows it.
+    /// Grants a lease until `until` in one conditional write, if [`crate::task::lifecycle`] allows the claim.
     async fn claim(
         &self,
         name: &TaskKey,
@@ -33,8 +36,8 @@ pub trait TaskStore: Send + Sync {
         now: Timestamp,
     ) -> Result<ClaimResult, StoreError>;
 
-    /// Writes the change, with its callback and audit entry, in one write, if the task still has the version
-    /// that was read.
+    /// Writes the change, its callback and its audit entry in one write. Writes nothing if the task no longer
+    /// has the version that was read.
     ///
     /// The change must hold the complete task, as [`TaskStore::get`] and [`TaskStore::claim`] return it.
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError>;
@@ -58,12 +61,12 @@ pub trait TaskStore: Send + Sync {
     /// Returns up to `limit` tasks that the sweeper must check. Payloads may be missing (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;
 
-    /// Records that the sweeper has handled a task. Until `until`, [`TaskStore::due`] need not return it
-    /// again.
+    /// Records that the sweeper has handled a task. Until `until`, [`TaskStore::due`] need not return the
+    /// task again.
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError>;
 
-    /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns how many were
-    /// removed.
+    /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns the number of
+    /// removed tasks.
     ///
     /// Does nothing if the database removes such tasks by itself.
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError>;
@@ -72,11 +75,11 @@ pub trait TaskStore: Send + Sync {
     /// detect writes.
     async fn changed(&self, name: &TaskKey);
 
-    /// Proves that writes succeed: writes one small row or item without meaning.
+    /// Checks that writes succeed by writing one small row or item.
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Load of the queues inside this process that operations wait in. A store without such queues returns
-    /// none.
+    /// Returns the load of the store's queues inside this process. A store without such queues returns an
+    /// empty list.
     fn load(&self) -> Vec<QueueLoad> {
         Vec::new()
     }
@@ -135,6 +138,8 @@ pub struct ListQuery {
     pub queue: Option<Name>,
     /// Lists only tasks of this kind.
     pub kind: Option<Name>,
+    /// Lists only tasks with all of these labels.
+    pub labels: BTreeMap<String, String>,
     /// Lists only tasks accepted at or after this time.
     pub created_after: Option<Timestamp>,
     /// Lists only tasks accepted before this time.
@@ -146,9 +151,24 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Maximum number of tasks that one page examines. With a rare filter, a page may therefore be short or
-    /// empty and still have a cursor.
+    /// Maximum number of tasks that the store examines for one page. If few of them pass the filter, the page
+    /// is short or empty, but can have a next page.
     pub const MAX_SCANNED: usize = 1_000;
+
+    /// Query for the first page of all tasks of a tenant.
+    pub fn all(tenant: Tenant, limit: usize) -> Self {
+        Self {
+            tenant,
+            status: None,
+            queue: None,
+            kind: None,
+            labels: BTreeMap::new(),
+            created_after: None,
+            created_before: None,
+            limit,
+            after: None,
+        }
+    }
 
     /// Returns true if the task passes all filters.
     pub fn matches(&self, task: &Task, now: Timestamp) -> bool {
@@ -156,6 +176,7 @@ impl ListQuery {
             && self.status.is_none_or(|status| task.status(now) == status)
             && self.queue.as_ref().is_none_or(|queue| task.queue == *queue)
             && self.kind.as_ref().is_none_or(|kind| task.kind == *kind)
+            && self.labels.iter().all(|(name, text)| task.options.labels.get(name) == Some(text))
             && self.created_after.is_none_or(|moment| task.created_at >= moment)
             && self.created_before.is_none_or(|moment| task.created_at < moment)
     }
@@ -165,7 +186,7 @@ impl ListQuery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub String);
 
-/// One page of a list. Payloads (`null`) and results (absent) may be missing from its tasks.
+/// One page of a list. Payloads of its tasks may be replaced by `null`, and results may be missing.
 #[derive(Debug)]
 pub struct Page {
     /// Tasks, newest first.

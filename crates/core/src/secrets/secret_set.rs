@@ -8,7 +8,7 @@ use crate::secrets::vault::Sealed;
 use crate::types::time::Timestamp;
 
 /// Sealed signing secrets, newest first. During the grace period of a rotation, the new and the old secrets
-/// sign.
+/// sign every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretSet(Vec<StoredSecret>);
@@ -28,9 +28,9 @@ pub struct StoredSecret {
 /// Maximum number of secrets that sign at the same time.
 pub const MAX_LIVE: usize = 5;
 
-/// The maximum number of secrets sign already.
+/// [`MAX_LIVE`] secrets sign already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_LIVE} secrets are in use; wait until one expires")]
+#[error("{MAX_LIVE} secrets are in use; wait until one of them expires")]
 pub struct TooMany;
 
 impl SecretSet {
@@ -39,8 +39,8 @@ impl SecretSet {
         self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
     }
 
-    /// Returns the secrets with a new one added. The others sign for the grace period longer,
-    /// but not beyond their own end.
+    /// Returns the set with a new secret added. Each other secret signs until the end of the grace period, or
+    /// until its own expiry if that is earlier.
     pub fn with(&self, sealed: Sealed, grace_period: Duration, now: Timestamp) -> Result<Self, TooMany> {
         let end = now + grace_period;
         let ending = self.live(now).filter(|_| !grace_period.is_zero());
@@ -53,7 +53,7 @@ impl SecretSet {
         if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self(kept)) }
     }
 
-    /// Returns the secrets, each sealed again by `renew`.
+    /// Returns the set in which `renew` has sealed each secret again.
     #[must_use]
     pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
         Self(self.0.iter().map(|kept| StoredSecret { sealed: renew(&kept.sealed), ..kept.clone() }).collect())

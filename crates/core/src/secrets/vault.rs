@@ -1,8 +1,9 @@
 //! Encryption of stored secrets. Only a process with the master key can open them.
 //!
-//! AES-256-GCM with a random nonce for each secret. The place where the secret is stored is the additional
-//! data, so a secret that is copied to another place cannot be opened there. A random nonce of 96 bits may be
-//! drawn 2^32 times under one key (NIST SP 800-38D, section 8.3). No installation sets that many secrets.
+//! The method is AES-256-GCM with a random nonce for each secret. The additional data names the record in
+//! which the secret is stored. So a secret that is copied to another record cannot be opened there. One key
+//! allows 2^32 random nonces of 96 bits (NIST SP 800-38D, section 8.3). No installation stores that many
+//! secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +25,7 @@ pub struct MasterKey([u8; MASTER_KEY_BYTES]);
 
 /// The text is not a master key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a master key is 32 bytes in base64, as `openssl rand -base64 32` makes them")]
+#[error("expected a master key: 32 bytes in base64, as `openssl rand -base64 32` makes them")]
 pub struct InvalidMasterKey;
 
 impl MasterKey {
@@ -38,8 +39,8 @@ impl MasterKey {
         BASE64.encode(&self.0)
     }
 
-    /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key.
-    /// The key cannot be computed from them.
+    /// Returns the mark of the key: the first 32 bits of its SHA-256. Each sealed secret contains the mark of
+    /// its key. The key cannot be computed from the mark.
     fn mark(&self) -> [u8; 4] {
         let [first, second, third, fourth, ..] = sha256(&[&self.0]);
         [first, second, third, fourth]
@@ -67,7 +68,7 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Sealed secret, as stored. It is useless without the master key.
+/// Sealed secret, as stored. A sealed secret is useless without the master key.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sealed(String);
 
@@ -88,10 +89,10 @@ pub struct Vault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotOpen {
     /// The secret was sealed under a master key that this process does not have.
-    #[error("the secret was sealed under another master key")]
+    #[error("the secret is encrypted with a master key that this process does not have")]
     OtherKey,
-    /// The secret was changed, or moved here from another place.
-    #[error("the secret is damaged, or was copied from another place")]
+    /// The sealed text was changed, or copied from another record.
+    #[error("the secret is damaged, or was copied from another record")]
     Damaged,
 }
 
@@ -110,7 +111,8 @@ impl Vault {
         Self { newest: with_cipher(newest), older: older.into_iter().map(with_cipher).collect() }
     }
 
-    /// Seals a secret for that place. `nonce` must be random.
+    /// Encrypts a secret. `place` names the record that stores the secret, and [`Vault::open`] needs the same
+    /// `place`. `nonce` must be random.
     pub fn seal(&self, place: &str, secret: &[u8], nonce: [u8; NONCE_LEN]) -> Sealed {
         let (key, cipher) = &self.newest;
         let mut text = secret.to_vec();
@@ -120,7 +122,7 @@ impl Vault {
         Sealed(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&[&key.mark()[..], &nonce, &text].concat())))
     }
 
-    /// Seals a secret again under the newest key. Returns it unchanged if it is sealed under that key
+    /// Seals a secret again under the newest key. Returns the secret unchanged if it is sealed under that key
     /// already, or cannot be opened.
     pub fn renew(&self, place: &str, sealed: &Sealed, nonce: [u8; NONCE_LEN]) -> Sealed {
         let is_newest = sealed.bytes().is_some_and(|bytes| bytes.starts_with(&self.newest.0.mark()));
@@ -128,7 +130,7 @@ impl Vault {
         opened.map_or_else(|| sealed.clone(), |secret| self.seal(place, &secret, nonce))
     }
 
-    /// Returns the secret that was sealed for that place.
+    /// Decrypts a secret that was sealed with the same `place`.
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Vec<u8>, CannotOpen> {
         let bytes = sealed.bytes().ok_or(CannotOpen::Damaged)?;
         let (mark, rest) = bytes.split_first_chunk::<MARK>().ok_or(CannotOpen::Damaged)?;
@@ -158,7 +160,9 @@ pub trait VaultSource: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoVault {
     /// The process has no master key.
-    #[error("the process has no master key, so it can neither store nor use secrets")]
+    #[error(
+        "the process has no master key, so it can neither store nor use secrets; set NOBAT_MASTER_KEY or NOBAT_KMS_KEY"
+    )]
     NoKey,
     /// The service that keeps the master key did not return it.
     #[error("the master key is not available: {0}")]
@@ -172,7 +176,7 @@ impl VaultSource for Arc<Vault> {
     }
 }
 
-/// Source of a process without a master key.
+/// [`VaultSource`] of a process without a master key.
 #[derive(Clone, Copy, Debug)]
 pub struct Without;
 

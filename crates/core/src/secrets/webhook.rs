@@ -39,7 +39,7 @@ impl WebhookSecret {
         &self.0
     }
 
-    /// Returns the secret in the format in which the receiver gets it.
+    /// Returns the secret as text, `whsec_` and base64, for the receiver.
     pub fn to_text(&self) -> String {
         format!("{PREFIX}{}", BASE64.encode(&self.0))
     }
@@ -62,7 +62,7 @@ impl fmt::Debug for WebhookSecret {
 }
 
 /// Returns the value of `webhook-signature` for the message `id` sent at `at`: one signature per secret, in
-/// their order.
+/// the order of `secrets`.
 ///
 /// `webhook-timestamp` must hold the same time in whole seconds since the Unix epoch.
 pub fn signature<'a>(

@@ -1,4 +1,4 @@
-//! Backend: store, queue, registry and limiters, and the operations that use more than one of them.
+//! Backend: the stores and the message queue, and the operations that use more than one of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::task::{KeyedRequest, State, Task, TaskKey, Waiting};
 use crate::types::name::Tenant;
 use crate::types::time::Timestamp;
 
-/// Store, queue, registry and limiters of an installation.
+/// Stores and message queue of an installation.
 #[derive(Clone)]
 pub struct Backend {
     /// Stores the tasks.
@@ -46,7 +46,7 @@ pub enum ApplyError {
 /// Outcome of a client's request to change a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
-    /// The change was made. Holds the task as it was written.
+    /// The change was made. Holds the task as written.
     Done(Task),
     /// An earlier request with the same idempotency key made the change. Holds the task as it is now.
     Repeated(Task),
@@ -64,36 +64,37 @@ impl Applied {
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
     /// A write failed: for example, the disk is full or read-only, or the table is unavailable.
-    #[error("a write failed: {0}")]
+    #[error("a write to the store failed: {0}")]
     StoreWriteFailed(StoreError),
     /// A read failed, although a write succeeded.
-    #[error("a read failed: {0}")]
+    #[error("a read of the store failed: {0}")]
     StoreReadFailed(StoreError),
-    /// A queue in front of the store is full.
+    /// The store has too many requests to accept another one.
     #[error("the store is overloaded")]
     StoreOverloaded,
-    /// The queue does not respond. Tasks are accepted, but run late.
-    #[error("the queue does not respond: {0}")]
+    /// The message queue does not respond. Tasks are accepted, but run late.
+    #[error("the message queue does not respond: {0}")]
     QueueUnavailable(StoreError),
 }
 
 /// Maximum number of tries to apply an event to a task that other processes change at the same time.
 const MAX_CONFLICTS: usize = 10;
 
-/// Number of woken tasks after which [`Backend::wake`] stops. The last page may exceed it.
+/// Number of woken tasks after which [`Backend::wake`] reads no further page. The tasks of the last page may
+/// exceed this number.
 pub const MAX_WOKEN: usize = 1_000;
 /// Maximum number of pages of held tasks that [`Backend::wake`] reads.
 const MAX_PAGES: usize = 50;
-/// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`]
-/// tasks for each.
+/// Maximum number of empty pages that [`Backend::wake`] reads. A store without an index of held tasks reads
+/// [`ListQuery::MAX_SCANNED`] tasks for each page.
 const MAX_EMPTY_PAGES: usize = 10;
-/// Number of tasks that are woken at the same time.
+/// Number of tasks that are woken, or stored by [`Backend::accept_each`], at the same time.
 const MAX_IN_FLIGHT: usize = 32;
 
 impl Backend {
     /// Stores new tasks, then sends their hints.
     ///
-    /// Stored tasks are accepted, whether or not the hints arrive: the sweeper sends missing ones.
+    /// A stored task is accepted even if its hint is lost, because the sweeper sends missing hints.
     pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let inserted = self.store.insert(tasks, now).await?;
         if let InsertResult::Created(tasks) = &inserted {
@@ -102,10 +103,28 @@ impl Backend {
         Ok(inserted)
     }
 
-    /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in
-    /// between.
+    /// Stores new tasks one by one, then sends their hints. Skips tasks that exist already. After an error,
+    /// some tasks may be stored. A second call stores the other tasks.
+    pub async fn accept_each(&self, tasks: Vec<Task>, now: Timestamp) -> Result<(), StoreError> {
+        let inserting = tasks.into_iter().map(|task| self.store.insert(vec![task], now));
+        let inserted: Vec<_> = stream::iter(inserting).buffered(MAX_IN_FLIGHT).collect().await;
+        let (mut created, mut failed) = (Vec::new(), None);
+        for outcome in inserted {
+            match outcome {
+                Ok(InsertResult::Created(tasks)) => created.extend(tasks),
+                Ok(InsertResult::Existing(_)) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.send(hints(created.iter(), now)).await;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Applies an event to a task: reads the task, computes the change and writes it. Starts again if another
+    /// process wrote in between.
     ///
-    /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
+    /// `known` is a copy of the task that the caller already has. This copy saves a read. Returns the task as
+    /// written.
     pub async fn apply(
         &self,
         name: &TaskKey,
@@ -113,13 +132,12 @@ impl Backend {
         event: Event,
         now: Timestamp,
     ) -> Result<Task, ApplyError> {
-        self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
+        self.apply_event(name, known, event, None, None, now).await.map(Applied::into_task)
     }
 
-    /// Applies an event for a client's request, and writes the audit entry in the same write.
+    /// Applies an event for a client's request. The same write stores the audit entry.
     ///
-    /// The task remembers a request with an idempotency key. The same request is not carried out a second
-    /// time.
+    /// The task stores a request with an idempotency key, so that a repeated request changes nothing.
     pub async fn apply_on_record(
         &self,
         name: &TaskKey,
@@ -129,10 +147,10 @@ impl Backend {
         keyed: Option<KeyedRequest>,
         now: Timestamp,
     ) -> Result<Applied, ApplyError> {
-        self.bring_about(name, known, event, Some(entry), keyed, now).await
+        self.apply_event(name, known, event, Some(entry), keyed, now).await
     }
 
-    async fn bring_about(
+    async fn apply_event(
         &self,
         name: &TaskKey,
         mut known: Option<Task>,
@@ -160,23 +178,24 @@ impl Backend {
             if let CommitResult::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;
                 if !released.is_none() {
-                    // The recursion ends there: an event that this can apply gives nothing back.
+                    // The recursion ends in the next call: `give_back` applies only `Event::Lead`, which
+                    // releases no reservation.
                     Box::pin(self.give_back(&written, released, now)).await;
                 }
                 return Ok(Applied::Done(*written));
             }
         }
         Err(StoreError::Unavailable(
-            "other processes changed the task before every try of the write; try again".to_owned(),
+            "other processes changed the task during every attempt to write it; try again".to_owned(),
         )
         .into())
     }
 
-    /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a
-    /// batch, the next member leads it.
+    /// Gives back a task's reservation and removes the task from its batch. If the task led the batch, the
+    /// next member becomes the leader.
     ///
-    /// A failure is only logged. It costs the reservation until its time has passed. The other batch members
-    /// wait two seconds or more.
+    /// A failure is only logged. Then the reservation stays taken until its time has passed, and the other
+    /// batch members wait two seconds or more.
     pub async fn give_back(&self, task: &Task, reserved: Reservations, now: Timestamp) {
         let changes = changes(task, reserved);
         for (of, change) in changes {
@@ -184,30 +203,29 @@ impl Backend {
             match self.limiters.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
                 Err(error) => {
-                    tracing::warn!(task = %task.id, limiter = %name.scope, %error, "reservation was not given back; its slot stays taken");
+                    tracing::warn!(task = %task.id, limiter = %name.scope, %error, "a limiter was not updated after a task stopped waiting for it; other tasks of this limiter may start late");
                 }
             }
         }
     }
 
-    /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some
-    /// seconds later.
+    /// Makes the next member of a batch the leader. If the write fails, that member checks the batch by
+    /// itself some seconds later.
     pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
         let Some(Successor { id, at }) = successor else { return };
         let name = TaskKey { tenant: tenant.clone(), id };
         match self.apply(&name, None, Event::Lead { at }, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
             Err(ApplyError::Store(error)) => {
-                tracing::warn!(task = %id, %error, "next batch member was not made leader; it tries again by itself later");
+                tracing::warn!(task = %id, %error, "the leader of a batch left, and no new leader could be set; the batch is sent some seconds late");
             }
         }
     }
 
-    /// Wakes tasks that match `query` and `is_meant`, and whose hold a client can end: about [`MAX_WOKEN`] of
-    /// them, newest first.
+    /// Wakes held tasks that match `query` and `is_meant`, and whose hold a client can end. Stops after about
+    /// [`MAX_WOKEN`] tasks, newest first. Returns the number of woken tasks.
     ///
-    /// They ask again now or soon. The other tasks ask by themselves, later. Returns how many tasks were
-    /// woken.
+    /// Woken tasks try to start now or soon. The other held tasks try by themselves, later.
     pub async fn wake(
         &self,
         mut query: ListQuery,
@@ -241,7 +259,7 @@ impl Backend {
         Ok(woken)
     }
 
-    /// Checks that a write and a read succeed, and that the queue responds.
+    /// Checks that a write and a read succeed, and that the message queue responds.
     pub async fn ready(&self, now: Timestamp) -> Result<(), NotReady> {
         self.store.ready(now).await.map_err(|error| match error {
             StoreError::Overloaded => NotReady::StoreOverloaded,
@@ -265,7 +283,7 @@ impl Backend {
     }
 }
 
-/// Returns the hints for waiting tasks. Each becomes visible when its task is due.
+/// Returns the hints for waiting tasks. Each hint becomes visible when its task is due.
 fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
     tasks
         .filter(|task| matches!(task.state, State::Waiting(_)))
@@ -273,14 +291,15 @@ fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint>
         .collect()
 }
 
-/// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole
-/// seconds and would make the start late. The worker that takes the hint waits for the rest.
+/// Returns the delay of a task's hint. If the task holds a reservation, the delay is rounded down to whole
+/// seconds, and the worker that receives the hint waits for the rest. Otherwise a message queue that counts
+/// whole seconds would deliver the hint too late.
 fn delay(task: &Task, now: Timestamp) -> Duration {
     let delay = task.due_at.since(now);
     if task.hold.reservations.rate.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
 }
 
-/// Returns the changes that give back what a task held at its limiters.
+/// Returns the limiter changes that give back a task's reservation and remove the task from its batch.
 pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
     let scoped =
         reserved.rate.map(|scoped| (scoped.scope, LimiterChange::ReleaseReservation(scoped.reservation)));

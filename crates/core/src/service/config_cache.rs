@@ -1,4 +1,4 @@
-//! Configuration cache: not every task needs a read of the registry.
+//! Configuration cache. It saves a read of the configuration store for most tasks.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use crate::config::callback_secret::CallbackSecrets;
 use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
 use crate::config::record::{RecordKind, RecordName};
+use crate::config::subscription::Subscription;
 use crate::config::task_config::TaskConfig;
 use crate::ports::config_store::ConfigStore;
 use crate::ports::{Clock, StoreError};
+use crate::submission::Submission;
 use crate::types::intervals::CONFIG_TTL;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
@@ -24,19 +26,20 @@ pub struct ConfigCache {
     registry: Arc<dyn ConfigStore>,
     clock: Arc<dyn Clock>,
     epoch: ConfigEpoch,
-    task_config: Known<(Tenant, Name, Name), Arc<TaskConfig>>,
-    limit_keys: Known<(Tenant, Name), Arc<QueueConfig>>,
-    endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
-    callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
+    task_config: CachedRecords<(Tenant, Name, Name), Arc<TaskConfig>>,
+    limit_keys: CachedRecords<(Tenant, Name), Arc<QueueConfig>>,
+    endpoints: CachedRecords<(Tenant, Name), Option<Arc<Endpoint>>>,
+    callback_secrets: CachedRecords<Tenant, Arc<CallbackSecrets>>,
+    subscriptions: CachedRecords<Tenant, Arc<Vec<(Name, Subscription)>>>,
 }
 
-/// Counter of configuration changes for each tenant, shared by the caches of one process.
+/// Counters of configuration changes, one per tenant, shared by the caches of one process.
 ///
-/// A change makes all of them read the configuration of that tenant again, and of no other. A tenant that
-/// changes its configuration all the time costs the others nothing.
+/// After a change, all these caches read the configuration of that tenant again. The entries of other tenants
+/// stay valid.
 ///
-/// A fixed number of counters serves any number of tenants. Tenants that share a counter read their
-/// configuration a little more often.
+/// The number of counters is fixed, so several tenants can share one. Such tenants read their configuration a
+/// little more often.
 #[derive(Clone, Debug)]
 pub struct ConfigEpoch(Arc<[AtomicU64]>);
 
@@ -51,8 +54,8 @@ impl Default for ConfigEpoch {
 
 impl ConfigEpoch {
     fn counter(&self, tenant: &Tenant) -> &AtomicU64 {
-        // The operator names the tenants, so that no client can choose names that share a counter: any cheap
-        // hash is good enough.
+        // A cheap hash is good enough: only the operator names tenants, so no client can choose names that
+        // share a counter.
         let mixed = tenant
             .as_str()
             .bytes()
@@ -70,25 +73,26 @@ impl ConfigEpoch {
     }
 }
 
-/// Time for which a failed read is not repeated. Otherwise the callers that waited for it would wait again,
-/// one after the other.
+/// Time for which a failed read is not repeated. Otherwise each caller that waited for the read would repeat
+/// it, one after the other.
 const FAILED: Duration = Duration::from_secs(1);
 
-/// Maximum number of entries for each kind of configuration. Beyond that, the cache forgets the least
-/// recently used ones and reads them again.
+/// Maximum number of entries for each kind of configuration. Above it, the cache removes the least recently
+/// used entry.
 const MAX_KNOWN: usize = 10_000;
 
 impl ConfigCache {
-    /// Returns an empty cache of this registry.
+    /// Creates an empty cache of this configuration store.
     pub fn new(registry: Arc<dyn ConfigStore>, clock: Arc<dyn Clock>, epoch: ConfigEpoch) -> Self {
         Self {
             registry,
             clock,
             epoch,
-            task_config: Known::default(),
-            limit_keys: Known::default(),
-            endpoints: Known::default(),
-            callback_secrets: Known::default(),
+            task_config: CachedRecords::default(),
+            limit_keys: CachedRecords::default(),
+            endpoints: CachedRecords::default(),
+            callback_secrets: CachedRecords::default(),
+            subscriptions: CachedRecords::default(),
         }
     }
 
@@ -125,70 +129,135 @@ impl ConfigCache {
         self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
-    /// Returns the sealed secrets that sign a tenant's callbacks. Expired ones can be among them: check
-    /// `expires_at`.
+    /// Returns the sealed secrets that sign a tenant's callbacks. They can include expired secrets, so the
+    /// caller must check `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Makes this cache, and all that share its epoch, read the tenant's configuration again.
+    /// Returns all subscriptions of the tenant, as they were stored at a time after `since`.
+    ///
+    /// So a subscription gets every event that was accepted after its creation, even if another process
+    /// created the subscription. One read serves all events that were accepted before the read.
+    pub async fn subscriptions(
+        &self,
+        tenant: &Tenant,
+        since: Timestamp,
+    ) -> Result<Arc<Vec<(Name, Subscription)>>, StoreError> {
+        let read = async { self.registry.subscriptions(tenant).await.map(Arc::new) };
+        self.subscriptions.get_since((tenant, tenant.clone()), self, Some(since), read).await
+    }
+
+    /// Returns true if the tenant has a paused subscription of this name. If the cache does not know the
+    /// subscription, reads again, because the subscription may be newer than the cache.
+    pub async fn is_subscription_paused(&self, tenant: &Tenant, name: &Name) -> Result<bool, StoreError> {
+        let find = |all: &[(Name, Subscription)]| {
+            all.iter().find(|(other, _)| other == name).map(|(_, subscription)| subscription.paused)
+        };
+        let read = async || self.registry.subscriptions(tenant).await.map(Arc::new);
+        let all = self.subscriptions.get((tenant, tenant.clone()), self, read()).await?;
+        if let Some(paused) = find(&all) {
+            return Ok(paused);
+        }
+        let now = self.clock.now();
+        let all = self.subscriptions.get_since((tenant, tenant.clone()), self, Some(now), read()).await?;
+        Ok(find(&all).unwrap_or(false))
+    }
+
+    /// Returns the endpoint that a submission names. If the submission has no retry policy, also returns the
+    /// configuration of its queue and kind. A malformed name gives `None`, and the conversion into a task
+    /// reports the error.
+    pub async fn for_submission(
+        &self,
+        tenant: &Tenant,
+        submission: &Submission,
+    ) -> Result<(Option<Arc<Endpoint>>, Option<Arc<TaskConfig>>), StoreError> {
+        let endpoint = match submission.endpoint.as_deref().map(Name::new) {
+            Some(Ok(name)) => self.endpoint(tenant, &name).await?,
+            _ => None,
+        };
+        let task_config = match (submission.queue(), Name::new(&submission.kind)) {
+            (Ok(queue), Ok(kind)) if submission.retry.is_none() => {
+                Some(self.task_config(tenant, &queue, &kind).await?)
+            }
+            _ => None,
+        };
+        Ok((endpoint, task_config))
+    }
+
+    /// Makes this cache, and all caches that share its epoch, read the tenant's configuration again.
     pub fn forget(&self, tenant: &Tenant) {
         self.epoch.advance(tenant);
     }
 }
 
 /// Cached entries of one kind of configuration.
-struct Known<K, V>(Mutex<Recent<K, Arc<CacheEntry<V>>>>);
+struct CachedRecords<K, V>(Mutex<Recent<K, Arc<CacheEntry<V>>>>);
 
 /// One cached entry. The caller that holds the lock reads the entry, and all other callers wait for it.
-type CacheEntry<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
+type CacheEntry<V> = futures_util::lock::Mutex<Option<CachedRead<V>>>;
 
-struct Seen<V> {
+struct CachedRead<V> {
     /// `None` if the read failed.
     value: Option<V>,
     at: Timestamp,
     epoch: u64,
 }
 
-impl<K: Eq + Hash, V> Default for Known<K, V> {
+impl<K: Eq + Hash, V> Default for CachedRecords<K, V> {
     fn default() -> Self {
         Self(Mutex::new(Recent::new(MAX_KNOWN)))
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Known<K, V> {
+impl<K: Eq + Hash, V: Clone> CachedRecords<K, V> {
     async fn get(
+        &self,
+        owner: (&Tenant, K),
+        config_cache: &ConfigCache,
+        read: impl Future<Output = Result<V, StoreError>>,
+    ) -> Result<V, StoreError> {
+        self.get_since(owner, config_cache, None, read).await
+    }
+
+    /// Returns the value. If `since` is given, returns the value as it was stored at a time after `since`.
+    async fn get_since(
         &self,
         (tenant, key): (&Tenant, K),
         config_cache: &ConfigCache,
+        since: Option<Timestamp>,
         read: impl Future<Output = Result<V, StoreError>>,
     ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), config_cache.clock.now());
         let mut seen = place.lock().await;
-        // Taken before the read: a change during the read raises the epoch, so that the next caller reads
-        // again.
+        // The epoch is taken before the read. A change during the read raises the epoch, so the next caller
+        // reads again.
         let (now, epoch) = (config_cache.clock.now(), config_cache.epoch.get(tenant));
-        // A caller that waited for a slow read takes its value. A clock that was set back keeps no value
-        // valid for longer.
-        let is_fresh = |seen: &&Seen<V>| {
+        // A caller that waited for a slow read may use the value of that read, so the age is counted up to
+        // `asked_at`. A value whose time is in the future is not fresh: it would stay valid for too long
+        // after the clock was set back.
+        let is_fresh = |seen: &&CachedRead<V>| {
             let age = if seen.value.is_some() { CONFIG_TTL } else { FAILED };
-            seen.epoch == epoch && seen.at <= now && asked_at < seen.at + age
+            let is_recent = seen.value.is_none() || since.is_none_or(|since| seen.at > since);
+            is_recent && seen.epoch == epoch && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
             return fresh.value.clone().ok_or_else(|| {
-                StoreError::Unavailable("the same read failed within the last second".to_owned())
+                StoreError::Unavailable(
+                    "the same read failed less than a second ago; try again later".to_owned(),
+                )
             });
         }
         let value = read.await;
-        // The registry may have changed right after it received the request, however late it responded.
+        // The age counts from the start of the read, because the record may have changed right after the
+        // store read it.
         let at = if value.is_ok() { now } else { config_cache.clock.now() };
-        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at, epoch });
+        *seen = Some(CachedRead { value: value.as_ref().ok().cloned(), at, epoch });
         value
     }
 
-    /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere
-    /// does no harm here.
+    /// Returns the entry for a key. Adds an empty entry if there is none.
     fn place(&self, key: K) -> Arc<CacheEntry<V>> {
         let mut known = self.0.lock();
         if let Some(place) = known.get(&key) {
@@ -215,7 +284,7 @@ mod tests {
     use crate::limits::token_bucket::{TakeResult, TokenRate};
     use crate::ports::config_store::{AuditPage, AuditQuery, RecordResult};
 
-    /// Registry in which every queue is paused. Counts look-ups.
+    /// Configuration store in which every queue is paused. Counts the reads.
     #[derive(Default)]
     struct Paused(AtomicUsize, AtomicBool);
 
@@ -309,7 +378,7 @@ mod tests {
         assert_eq!(
             (look(&config_cache), look(&other), look(&other)),
             (3, 3, 0),
-            "directories that share the epoch read again too"
+            "caches that share the epoch read again too"
         );
         config_cache.forget(&Tenant::new("another").unwrap());
         assert_eq!((look(&config_cache), look(&other)), (0, 0), "another tenant's change has no effect");

@@ -5,14 +5,14 @@ use serde::Deserialize;
 use crate::task::retry_submission::RetrySubmission;
 
 /// Callback that reports the end of a task.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CallbackSubmission {
-    /// URL that receives the task by `POST`. The callback is an `http` task of its own.
+    /// URL to which nobat sends the ended task by `POST`. The callback is an `http` task of its own.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
     pub url: String,
-    /// Ends to report. Default: all four.
+    /// Ends of the task that the callback reports. Default: all four.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_words")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<EndWord>>, required = false, min_items = 1))]
     pub on: Option<Vec<EndWord>>,
@@ -29,7 +29,7 @@ pub struct CallbackSubmission {
 pub enum EndWord {
     /// The handler did the work.
     Succeeded,
-    /// nobat gave up: no attempt succeeded.
+    /// No attempt succeeded, and nobat no longer retries the task.
     Failed,
     /// A client canceled the task.
     Canceled,

@@ -19,7 +19,7 @@ use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
-/// Queue of a submission that names none.
+/// Queue of a submission that does not name one.
 pub(crate) static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
 
 pub(crate) const MAX_LABELS: usize = 20;
@@ -64,7 +64,7 @@ impl ValidationErrors {
         match (delay, run_at) {
             (None, None) => now,
             (Some(_), Some(_)) => {
-                self.add("/run_at", "`delay` and `run_at` exclude each other; send one of them");
+                self.add("/run_at", "`delay` and `run_at` cannot be combined; send one of them");
                 now
             }
             (Some(delay), None) => now + self.take("/delay", DELAYS.seconds(delay)).unwrap_or_default(),
@@ -108,7 +108,7 @@ impl ValidationErrors {
         deadline
     }
 
-    /// Checks a callback. It is an `http` task, so its URL must obey the same rules.
+    /// Checks a callback. The callback is an `http` task, so its URL must obey the same rules.
     pub(super) fn callback(
         &mut self,
         callback: CallbackSubmission,
@@ -127,10 +127,13 @@ impl ValidationErrors {
         on.sort_unstable();
         on.dedup();
         if on.is_empty() {
-            self.add("/callback/on", "expected at least one end");
+            self.add(
+                "/callback/on",
+                "expected at least one end: `succeeded`, `failed`, `canceled` or `expired`",
+            );
         }
         let retry = callback.retry.map(|retry| self.retry("/callback/retry", &retry)).unwrap_or_default();
-        // The check above has refused a URL that cannot be parsed.
+        // The check above has reported a URL that cannot be parsed.
         let url = HttpUrl::parse(&callback.url).map_or(callback.url, String::from);
         Some(Callback { url, on, retry })
     }
@@ -159,12 +162,12 @@ impl ValidationErrors {
             Ok(()) => {}
             Err(KindError::UnknownKind(known)) => {
                 let detail = format!(
-                    "this installation has no handler for this kind; known kinds are: {}",
+                    "this installation has no handler for this kind; expected one of: {}",
                     known.join(", ")
                 );
                 self.0.push(FieldError { code: Some("unknown_kind"), ..FieldError::new("/kind", detail) });
             }
-            Err(KindError::EndpointMissing) => {
+            Err(KindError::EndpointNotSupported) => {
                 self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`");
             }
             Err(KindError::Payload(invalid)) => {

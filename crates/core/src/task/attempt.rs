@@ -10,9 +10,9 @@ pub struct Attempt {
     pub number: u64,
     /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// Time at which its outcome was decided.
+    /// Time at which the attempt's outcome was decided.
     pub finished_at: Timestamp,
-    /// Outcome.
+    /// Outcome of the attempt.
     pub outcome: AttemptOutcome,
     /// Reason why the attempt did not succeed.
     pub error: Option<TaskError>,

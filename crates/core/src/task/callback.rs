@@ -17,7 +17,7 @@ pub struct Callback {
     pub retry: RetryPolicy,
 }
 
-/// The kind that delivers a request to an external API.
+/// Kind of the tasks that send an HTTP request.
 pub static HTTP: LazyLock<Name> = LazyLock::new(|| Name::constant("http"));
 
 /// The queue of callbacks.

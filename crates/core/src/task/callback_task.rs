@@ -28,7 +28,8 @@ struct Report<'a> {
     task: TaskView<'a>,
 }
 
-/// Returns the callback for a task that has just ended. Returns `None` if the task asked for none.
+/// Returns the callback for a task that has just ended. Returns `None` if the task has no callback for this
+/// end.
 ///
 /// The callback carries the task as it is now, without its payload: a client may replay the task before the
 /// delivery.

@@ -14,10 +14,10 @@ use crate::auth::api_key::KeyId;
 use crate::limits::{Reservation, Reservations, ScopedReservation};
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback::Callback;
-use crate::task::options::{InheritedDefaults, KeyedRequest, TaskOptions};
+use crate::task::options::{EventOrigin, InheritedDefaults, KeyedRequest, TaskOptions};
 use crate::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::state::{HoldState, Outcome};
-use crate::types::id::TaskId;
+use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::unreadable::Unreadable;
@@ -31,7 +31,8 @@ pub fn options_to_text(settings: &TaskOptions) -> Option<String> {
 
 /// Inverse of [`options_to_text`].
 pub fn options_from_text(text: Option<&str>) -> Result<TaskOptions, Unreadable> {
-    text.map_or_else(|| Ok(StoredOptions::default()), |text| parse(text, "settings")).map(TaskOptions::from)
+    text.map_or_else(|| Ok(StoredOptions::default()), |text| parse(text, "the options of a task"))
+        .map(TaskOptions::from)
 }
 
 /// Returns the finished attempts as text, or `None` if there are none.
@@ -42,7 +43,8 @@ pub fn attempts_to_text(attempts: &[Attempt]) -> Option<String> {
 
 /// Inverse of [`attempts_to_text`].
 pub fn attempts_from_text(text: Option<&str>) -> Result<Vec<Attempt>, Unreadable> {
-    let stored: Vec<StoredAttempt> = text.map_or_else(|| Ok(Vec::new()), |text| parse(text, "attempts"))?;
+    let stored: Vec<StoredAttempt> =
+        text.map_or_else(|| Ok(Vec::new()), |text| parse(text, "the attempts of a task"))?;
     stored.into_iter().map(Attempt::try_from).collect()
 }
 
@@ -53,10 +55,10 @@ pub fn error_to_text(error: &TaskError) -> String {
 
 /// Inverse of [`error_to_text`].
 pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
-    parse::<StoredError>(text, "error").map(TaskError::from)
+    parse::<StoredError>(text, "the error of a task").map(TaskError::from)
 }
 
-/// Returns the waiting state as text, or `None` if it is the default.
+/// Returns the hold state as text, or `None` if it is the default.
 pub fn hold_state_to_text(hold: &HoldState) -> Option<String> {
     (*hold != HoldState::default()).then(|| {
         let mut values = json!(StoredHoldState::from(hold));
@@ -69,7 +71,10 @@ pub fn hold_state_to_text(hold: &HoldState) -> Option<String> {
 
 /// Inverse of [`hold_state_to_text`].
 pub fn hold_state_from_text(text: Option<&str>) -> Result<HoldState, Unreadable> {
-    text.map_or_else(|| Ok(HoldState::default()), |text| parse::<StoredHoldState>(text, "hold")?.try_into())
+    text.map_or_else(
+        || Ok(HoldState::default()),
+        |text| parse::<StoredHoldState>(text, "the hold of a task")?.try_into(),
+    )
 }
 
 /// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
@@ -81,7 +86,7 @@ pub fn requests_to_text(requests: &[KeyedRequest]) -> Option<String> {
 
 /// Inverse of [`requests_to_text`].
 pub fn requests_from_text(text: Option<&str>) -> Result<Vec<KeyedRequest>, Unreadable> {
-    let unreadable = || Unreadable("requests");
+    let unreadable = || Unreadable("the requests of a task");
     let bytes = HEXLOWER.decode(text.unwrap_or_default().as_bytes()).map_err(|_| unreadable())?;
     let request = |bytes: &[u8]| {
         let (key, body) = bytes.split_first_chunk()?;
@@ -111,6 +116,10 @@ struct StoredOptions {
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<EventId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subscription: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<KeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,12 +169,12 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// Stored form of a [`HoldState`]: holds in a row, attempts not counted, reservation and batch. Absent values
-/// at the end are omitted.
+/// Stored form of a [`HoldState`]: holds, deferrals, reservation and batch. Absent values at the end are
+/// omitted.
 #[derive(Serialize, Deserialize)]
 struct StoredHoldState(u32, u32, #[serde(default)] Option<StoredReservation>, #[serde(default)] Option<u64>);
 
-/// Stored form of a reservation: limit, reserved time, and interval between starts.
+/// Stored form of a reservation: limiter, slot in microseconds, interval in microseconds.
 #[derive(Serialize, Deserialize)]
 struct StoredReservation(String, i64, i64);
 
@@ -181,6 +190,8 @@ impl From<&TaskOptions> for StoredOptions {
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
             parent: settings.parent,
+            event: settings.origin.as_ref().map(|origin| origin.event),
+            subscription: settings.origin.as_ref().map(|origin| origin.subscription.clone()),
             by: settings.submitted_by,
             endpoint: settings.endpoint.clone(),
             limit_key: settings.limit_key.clone(),
@@ -201,6 +212,10 @@ impl From<StoredOptions> for TaskOptions {
             labels: row.labels,
             fingerprint: None,
             parent: row.parent,
+            origin: row
+                .event
+                .zip(row.subscription)
+                .map(|(event, subscription)| EventOrigin { event, subscription }),
             submitted_by: row.by,
             key_generation: None,
             endpoint: row.endpoint,
@@ -295,7 +310,7 @@ impl TryFrom<StoredAttempt> for Attempt {
             2 => AttemptOutcome::Crashed,
             3 => AttemptOutcome::Interrupted,
             4 => AttemptOutcome::Canceled,
-            _ => return Err(Unreadable("attempts")),
+            _ => return Err(Unreadable("the attempts of a task")),
         };
         Ok(Self {
             number: row.0,
@@ -322,7 +337,7 @@ impl TryFrom<StoredHoldState> for HoldState {
 
     fn try_from(row: StoredHoldState) -> Result<Self, Unreadable> {
         let scoped = |StoredReservation(of, slot, interval): StoredReservation| {
-            let of = of.parse().map_err(|_| Unreadable("hold"))?;
+            let of = of.parse().map_err(|_| Unreadable("the hold of a task"))?;
             Ok(ScopedReservation { scope: of, reservation: Reservation { slot, interval } })
         };
         let reserved = Reservations { rate: row.2.map(scoped).transpose()?, batch: row.3 };

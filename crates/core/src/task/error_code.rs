@@ -4,7 +4,7 @@ use crate::types::name::Name;
 
 /// Stable code that says why an attempt failed, such as `timeout` or `http_503`.
 ///
-/// nobat's own codes are a closed list ([`ErrorCode::ALL`]). A handler may return others.
+/// nobat's own codes are a closed list ([`ErrorCode::ALL`]). A handler may return other codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode(Name);
 
@@ -47,14 +47,18 @@ impl ErrorCode {
     pub const ITEM_RESULT_MISSING: &'static str = "item_result_missing";
     /// The response to a batch, or its result for this item, cannot be read as per-item results.
     pub const INVALID_RESPONSE: &'static str = "invalid_response";
-    /// The response to a batch is longer than the maximum that is read, so its per-item results are
+    /// The response to a batch is longer than the maximum that nobat reads, so the per-item results are
     /// incomplete.
     pub const RESPONSE_TOO_LARGE: &'static str = "response_too_large";
+    /// The store failed or did not respond while nobat created the tasks of an event.
+    pub const STORE_UNAVAILABLE: &'static str = "store_unavailable";
+    /// A subscription selected the event, but the task from its template would not be valid.
+    pub const SUBSCRIPTION_FAILED: &'static str = "subscription_failed";
     /// The payload told the `noop` handler to fail.
     pub const NOOP_FAILED: &'static str = "noop_failed";
 
     /// All codes that nobat sets by itself, except `http_` followed by the status of a response.
-    pub const ALL: [&'static str; 21] = [
+    pub const ALL: [&'static str; 23] = [
         Self::TIMEOUT,
         Self::CONNECTION_REFUSED,
         Self::CONNECTION_RESET,
@@ -75,6 +79,8 @@ impl ErrorCode {
         Self::INVALID_PAYLOAD,
         Self::INVALID_RESULT,
         Self::HANDLER_ERROR,
+        Self::STORE_UNAVAILABLE,
+        Self::SUBSCRIPTION_FAILED,
         Self::NOOP_FAILED,
     ];
 

@@ -4,7 +4,7 @@ use crate::task::Task;
 use crate::types::id::TaskId;
 use crate::types::name::Tenant;
 
-/// Key of a task: tenant and id. A hint in a queue carries it.
+/// Key of a task: tenant and id. A hint carries the key of its task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskKey {
     /// Tenant that owns the task.

@@ -15,6 +15,7 @@ use crate::task::Task;
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback_task::callback;
 use crate::task::error_code::ErrorCode;
+use crate::task::event::EVENT_KIND;
 use crate::task::retry::RetryPolicy;
 use crate::task::state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Waiting};
 use crate::types::held_reason::HeldReason;
@@ -23,11 +24,11 @@ use crate::types::time::Timestamp;
 
 /// Event that can happen to a task.
 ///
-/// An event from a worker carries the token of its lease. It is refused if another claim was granted since.
+/// An event from a worker carries the fencing token of its claim. The event is refused if another claim was
+/// granted since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker claims the task until the given time. The task must be due, unless it is gathered for a
-    /// batch.
+    /// A worker claims the task until the given time. The task must be due, unless it waits in a batch.
     Claim {
         /// Expiry of the lease.
         until: Timestamp,
@@ -45,7 +46,7 @@ pub enum Event {
         reason: HeldReason,
         /// Time of the next try.
         until: Timestamp,
-        /// Reservations that the task keeps until then.
+        /// Reservations that the task keeps until the next try.
         reserved: Reservations,
     },
     /// The handler returned a result.
@@ -63,8 +64,8 @@ pub enum Event {
         error: TaskError,
         /// Advice on another attempt.
         retry: Retry,
-        /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's
-        /// own.
+        /// Current retry policy of the endpoint, if the submission left the policy to the endpoint. Replaces
+        /// the policy that the task stores.
         policy: Option<RetryPolicy>,
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
@@ -74,7 +75,7 @@ pub enum Event {
         /// The fencing token of the lease.
         token: u64,
     },
-    /// The worker stops and gives the task back unfinished.
+    /// The worker shuts down and gives the task back unfinished.
     Interrupt {
         /// The fencing token of the lease.
         token: u64,
@@ -84,11 +85,11 @@ pub enum Event {
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
     },
-    /// A client ended the reason of the hold ([`HeldReason::is_operator_clearable`]). The task tries again at
-    /// [`HeldReason::resume_at`].
+    /// A client removed the reason of the hold ([`HeldReason::is_operator_clearable`]). The task tries again
+    /// at [`HeldReason::resume_at`].
     Wake,
-    /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch
-    /// is due.
+    /// The leader of the task's batch left, so this task leads the batch now. The task tries again when the
+    /// batch is due.
     Lead {
         /// Time at which the batch is due.
         at: Timestamp,
@@ -104,8 +105,8 @@ pub enum Event {
     Replay {
         /// Idempotency key that the receiver gets.
         key: ReplayKey,
-        /// Generation that the client saw end. The replay is refused if the task is at another one. `None`
-        /// replays any.
+        /// Generation to replay. The replay is refused if the task is at another generation. `None`: any
+        /// generation.
         generation: Option<u32>,
     },
 }
@@ -115,11 +116,12 @@ pub enum Event {
 pub enum Retry {
     /// Try again after the delay of the retry policy.
     Backoff,
-    /// Try again after the pause that the receiver asked for, or after the policy's delay if that is longer.
+    /// Try again after the pause that the receiver asked for, or after the delay of the retry policy if that
+    /// is longer.
     After(Duration),
-    /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be
-    /// called until then. The attempt counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or
-    /// if `max_age` ends before that time.
+    /// Hold the task until that time, because nobat must not call the receiver before. The attempt does not
+    /// count, unless the task was deferred [`Task::MAX_PUT_OFF`] times already, or `max_age` ends before that
+    /// time.
     Defer(HeldReason, Timestamp),
     /// Do not try again: no attempt would end differently.
     Never,
@@ -134,18 +136,18 @@ pub enum ReplayKey {
     New,
 }
 
-/// Write that a transition asks of the store, as a whole or not at all.
+/// Write that a transition requires. The store writes all parts or nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Task after the change.
     pub task: Task,
     /// Version that the stored task must have.
     pub read_version: u64,
-    /// Callback, if the task reached an end that it must report.
+    /// Callback, if the task reached an end that its callback reports.
     pub callback: Option<Task>,
     /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
-    /// Reservations that the task no longer holds. They are given back after the write
+    /// Reservations that the task no longer holds. nobat gives them back after the write
     /// ([`crate::service::backend::Backend::give_back`]).
     pub released: Reservations,
 }
@@ -159,7 +161,7 @@ pub enum TransitionError {
     /// The task has not ended, so it cannot be replayed.
     #[error("the task has not ended")]
     NotEnded,
-    /// The task is at this generation; the replay was for another one.
+    /// The task is at this generation, but the replay names another generation.
     #[error("the task is at generation {0}")]
     OtherGeneration(u32),
     /// The idempotency key was used with another body before.
@@ -186,14 +188,15 @@ pub enum TransitionError {
     /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
-    /// The task is not held, or for a reason that a client cannot remove, or it tries again soon by itself.
-    #[error("no client can end the hold of the task")]
+    /// The task is not held, or tries again soon, or no client can remove the reason of the hold.
+    #[error("the task has no hold that a client can end")]
     NotHeld,
 }
 
 /// Returns the change that `event` makes to `task` at `now`.
 ///
-/// Pure: it reads no clock and uses no randomness. The caller writes the whole [`Change`] or nothing.
+/// This function is pure: it reads no clock and uses no randomness. The caller writes the whole [`Change`] or
+/// nothing.
 pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, TransitionError> {
     let read_version = task.version;
     let mut released = task.apply(event, now)?;
@@ -206,7 +209,7 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
     Ok(Change { task, read_version, callback: follow_up, entry: None, released })
 }
 
-/// Returns the event that the passing of time has caused, if any: the lease expired, or the deadline passed.
+/// Returns the event that is overdue, if any: the lease expired, or the deadline passed.
 pub fn overdue(task: &Task, spread: JitterSample, now: Timestamp) -> Option<Event> {
     match &task.state {
         State::Running(lease) if lease.until <= now => Some(Event::LeaseExpired { spread }),
@@ -216,14 +219,13 @@ pub fn overdue(task: &Task, spread: JitterSample, now: Timestamp) -> Option<Even
 }
 
 impl Task {
-    /// Claims the task while it is stored for the first time, which saves a second write.
-    ///
-    /// Same as [`Event::Claim`], for a task that no store holds yet.
+    /// Same as [`Event::Claim`], for a task that is not stored yet. The first write of the task then includes
+    /// the claim.
     pub fn claim_unstored(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {
         self.claim(until, now)
     }
 
-    /// Applies the event. Returns the reservations that a waiting task no longer holds.
+    /// Applies the event. Returns the reservations that the task no longer holds while it waits.
     fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reservations, TransitionError> {
         let mut released = Reservations::default();
         match event {
@@ -279,8 +281,10 @@ impl Task {
                 if !self.is_past_deadline(now) {
                     return Err(TransitionError::BeforeDeadline);
                 }
-                self.error =
-                    Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
+                self.error = Some(TaskError::new(
+                    ErrorCode::EXPIRED,
+                    "the deadline passed before the task could start",
+                ));
                 self.end(Outcome::Expired, now);
             }
             Event::DispatchFailed => {
@@ -288,7 +292,8 @@ impl Task {
                 if self.due_at > now {
                     return Err(TransitionError::NotDue);
                 }
-                let message = "its hints were received repeatedly, but no worker could claim it";
+                let message =
+                    "hints for the task were received repeatedly, but no worker could claim the task";
                 self.error = Some(TaskError::new(ErrorCode::DISPATCH_FAILED, message));
                 self.end(Outcome::Failed, now);
             }
@@ -307,14 +312,14 @@ impl Task {
     fn interrupt(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
         let lease = self.lease(token)?;
         self.attempt = self.attempt.saturating_sub(1);
-        let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
+        let error = TaskError::new(ErrorCode::INTERRUPTED, "the worker was told to stop");
         self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
         self.wait(Waiting::Retrying, now);
         self.end_if_canceled(lease, now);
         Ok(())
     }
 
-    /// Returns what the task waits for, or an error if it runs or has ended.
+    /// Returns the reason why the task waits, or an error if the task is running or has ended.
     fn waiting(&self) -> Result<&Waiting, TransitionError> {
         match &self.state {
             State::Waiting(waiting) => Ok(waiting),
@@ -331,19 +336,19 @@ impl Task {
         }
         self.hold.holds = 0;
         self.due_at = reason.resume_at(now);
-        // The receiver's pause has ended, but the reservation lies behind it. Keeping it would delay the
-        // task.
+        // The reservation is for a time after the receiver's pause, which a client ended. Keeping it would
+        // delay the task.
         Ok(if reason == HeldReason::RetryAfter { self.hold.reservations.rate.take() } else { None })
     }
 
-    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the
-    /// task from it. That changes nothing if the batch had started. The reservation at a rate is not
+    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller removes the
+    /// task from that batch. The removal changes nothing if the batch had started. A reservation is not
     /// returned, because its time has passed.
     fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
                 let batch = self.hold.reservations.batch.take();
-                let error = TaskError::new(ErrorCode::CRASHED, "its worker did not renew the lease in time");
+                let error = TaskError::new(ErrorCode::CRASHED, "the worker did not renew the lease in time");
                 self.record(lease, AttemptOutcome::Crashed, Some(error), now);
                 self.try_again(lease, Retry::Backoff, None, spread, now);
                 Ok(batch)
@@ -425,8 +430,8 @@ impl Task {
         }
     }
 
-    /// Holds the task without counting the attempt and returns true. Returns false after
-    /// [`Task::MAX_PUT_OFF`] times, or if `max_age` ends before `until`.
+    /// Holds the task without counting the attempt, and returns true. Changes nothing and returns false after
+    /// [`Task::MAX_PUT_OFF`] deferrals, or if `max_age` ends before `until`.
     fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
         let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
         let may_be = is_in_time && self.hold.deferrals < Self::MAX_PUT_OFF;
@@ -460,9 +465,11 @@ impl Task {
         self.generation_at = now;
         self.attempt = 0;
         self.due_at = now;
-        self.result = None;
+        // The fan-out of an event must know which subscriptions have their tasks, also after those tasks are
+        // removed.
+        let result = self.result.take();
+        self.progress = if self.kind == *EVENT_KIND { result.or(self.progress.take()) } else { None };
         self.error = None;
-        self.progress = None;
         self.hold = HoldState::default();
         // A deadline in the past would end the new generation at once.
         self.options.expires_at = self.options.expires_at.filter(|deadline| *deadline > now);
@@ -474,5 +481,5 @@ impl Task {
 }
 
 fn canceled() -> TaskError {
-    TaskError::new(ErrorCode::CANCELED, "a client canceled it")
+    TaskError::new(ErrorCode::CANCELED, "a client canceled the task")
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use crate::auth::api_key::KeyId;
 use crate::task::callback::Callback;
 use crate::task::retry::RetryPolicy;
-use crate::types::id::TaskId;
+use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
-/// Request with an idempotency key that changed a task. It is kept with the task, so that nobat does not
-/// carry out a repetition.
+/// Request with an idempotency key that changed a task. The task keeps it, so that a repetition of the
+/// request changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyedRequest {
-    /// First 16 bytes of the SHA-256 of its route and its key.
+    /// First 16 bytes of the SHA-256 of the request's route and idempotency key.
     pub key: [u8; 16],
-    /// First 8 bytes of the SHA-256 of its route and its body.
+    /// First 8 bytes of the SHA-256 of the request's route and body.
     pub body: [u8; 8],
 }
 
@@ -38,6 +38,8 @@ pub struct TaskOptions {
     pub fingerprint: Option<Fingerprint>,
     /// Task whose end this task reports, if it is a callback.
     pub parent: Option<TaskId>,
+    /// Event and subscription that created the task, if a subscription did.
+    pub origin: Option<EventOrigin>,
     /// API key of the submitting request, if the server required one.
     pub submitted_by: Option<KeyId>,
     /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the
@@ -49,9 +51,18 @@ pub struct TaskOptions {
     pub limit_key: Option<Name>,
     /// Settings that the submission left to the endpoint.
     pub left: InheritedDefaults,
-    /// Length of the chain of tasks that led to this submission: each task's request submitted the next one.
-    /// 0 if there was none.
+    /// Number of tasks in the chain that led to this submission: the request of each task submitted the next
+    /// task. 0 if no task led to this submission.
     pub hops: u8,
+}
+
+/// Event and subscription that created a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventOrigin {
+    /// The event.
+    pub event: EventId,
+    /// Name of the subscription.
+    pub subscription: Name,
 }
 
 /// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An
@@ -74,6 +85,7 @@ impl Default for TaskOptions {
             labels: BTreeMap::new(),
             fingerprint: None,
             parent: None,
+            origin: None,
             submitted_by: None,
             key_generation: None,
             endpoint: None,
@@ -91,7 +103,7 @@ impl TaskOptions {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// SHA-256 over method, path and body of a request. Tells a repeated request apart from a different one with
-/// the same idempotency key.
+/// SHA-256 over method, path and body of a request. It distinguishes a repeated request from a different one
+/// with the same idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);

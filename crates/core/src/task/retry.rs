@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::types::jitter_sample::JitterSample;
 use crate::types::time::Timestamp;
 
-/// Retry policy of a task. Retries end at the first bound that is reached.
+/// Retry policy of a task. Retries end when `schedule` or `max_age` allows no further retry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Delays between attempts. They also limit the number of attempts.
@@ -24,7 +24,7 @@ pub enum Schedule {
     Delays(Vec<Duration>),
 }
 
-/// Delay before the retry that follows attempt `n`: `base × factor^(n-1)`, at most `max`.
+/// Delay before the retry after attempt `n`: `initial_delay × multiplier^(n-1)`, at most `max_delay`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exponential {
     /// Maximum number of attempts of one generation, including the first. Default 5.
@@ -82,8 +82,8 @@ impl RetryPolicy {
 
     /// Returns the time at which attempt number `spent + 1` is due, or `None` if there is none.
     ///
-    /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. It can
-    /// lengthen the delay, to at most [`MAX_RETRY_AFTER`].
+    /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. If the pause
+    /// is longer than the delay, the pause replaces the delay, up to [`MAX_RETRY_AFTER`].
     pub fn next(
         &self,
         spent: u32,

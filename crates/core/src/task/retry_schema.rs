@@ -10,7 +10,7 @@ pub(crate) fn delays() -> Array {
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
         .description(Some(
-            "Delays before the retries, in seconds, at most 49. The task has one attempt more than delays.",
+            "Delays before the retries, in seconds. At most 49 delays. The task has one attempt more than delays.",
         ))
         .items(wait)
         .max_items(Some(MAX_ATTEMPTS as usize - 1))

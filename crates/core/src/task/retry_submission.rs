@@ -9,7 +9,7 @@ use crate::types::bounds::Bounds;
 use crate::types::field_error::ValidationErrors;
 use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 
-/// Retry policy: either a list of `delays`, or fields of a growing delay.
+/// Retry policy: either a list of `delays`, or a delay that grows with each retry.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -31,12 +31,11 @@ pub struct RetrySubmission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<JitterWord>, required = false))]
     pub jitter: Option<JitterWord>,
-    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for
-    /// later.
+    /// Maximum time from acceptance or the last replay to a retry, in seconds. Default: no maximum.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 31_622_400))]
     pub max_age: Option<f64>,
-    /// Delays before the retries, in seconds, at most 49. The task has one attempt more than delays. Excludes
-    /// the other fields except `max_age`.
+    /// Delays before the retries, in seconds. At most 49 delays. The task has one attempt more than delays.
+    /// Only `max_age` can be sent with `delays`.
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::task::retry_schema::delays, required = false))]
     pub delays: Option<Vec<f64>>,
 }
@@ -74,7 +73,7 @@ impl ValidationErrors {
             Some(_) if grows => {
                 self.add(
                     &format!("{pointer}/delays"),
-                    "`delays` excludes `max_attempts`, `initial_delay`, `multiplier`, `max_delay` and `jitter`",
+                    "expected `delays` without `max_attempts`, `initial_delay`, `multiplier`, `max_delay` and `jitter`",
                 );
                 Schedule::Delays(Vec::new())
             }

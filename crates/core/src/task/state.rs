@@ -4,8 +4,8 @@ use crate::limits::Reservations;
 use crate::types::held_reason::HeldReason;
 use crate::types::time::Timestamp;
 
-/// State of a task that waits for permission to start. A claim keeps it, because the worker checks only after
-/// the claim whether the task may start.
+/// State of a task that waits for permission to start. A claim keeps this state, because the worker checks
+/// only after the claim whether the task may start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldState {
     /// Number of holds in a row.
@@ -24,8 +24,8 @@ impl HoldState {
     }
 }
 
-/// State of a task. A task that has not ended waits, with a due time
-/// ([`Task::due_at`](crate::task::Task::due_at)), or runs, with a lease. So no task can be forgotten.
+/// State of a task. A task that has not ended has a due time ([`Task::due_at`](crate::task::Task::due_at)) or
+/// a lease, so the sweeper can find it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// The task waits until [`Task::due_at`](crate::task::Task::due_at), and then for a worker.
@@ -88,7 +88,7 @@ pub struct Completion {
 pub enum Outcome {
     /// The handler did the work.
     Succeeded,
-    /// nobat gave up: the task is a dead letter.
+    /// nobat makes no further attempt: the task is a dead letter.
     Failed,
     /// A client canceled the task.
     Canceled,
@@ -137,7 +137,7 @@ pub enum Status {
     Held,
     /// A worker runs the task.
     Running,
-    /// The last attempt did not succeed. The next one is not due yet.
+    /// The last attempt did not succeed. The next attempt is not due yet.
     Retrying,
     /// The task has ended.
     Ended(Outcome),

@@ -11,7 +11,7 @@ use crate::task::Task;
 use crate::task::attempt::{Attempt, TaskError};
 use crate::task::retry::{Jitter, RetryPolicy, Schedule};
 use crate::task::state::{State, Status, Waiting};
-use crate::types::id::TaskId;
+use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
@@ -37,8 +37,8 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
-    /// Endpoint that the task calls. Absent in callbacks if it is `null`: so most callbacks are short enough
-    /// to cost one write.
+    /// Endpoint that the task calls. Absent in callbacks if it is `null`.
+    // Most callbacks are thus short enough to cost one write.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub endpoint: Option<Option<&'a Name>>,
@@ -88,11 +88,19 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
     pub parent: Option<Option<TaskId>>,
+    /// Event that created the task. Absent if no subscription created the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^event_[0-9a-z]{26}$", required = false))]
+    pub event: Option<EventId>,
+    /// Subscription that created the task from the event. Absent if no subscription created the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub subscription: Option<&'a Name>,
     /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub submitted_by: Option<Option<KeyId>>,
-    /// Last 20 finished attempts, oldest first, then the running one. A running attempt has no end and no
+    /// Last 20 finished attempts, oldest first, then the running attempt. A running attempt has no end and no
     /// outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
@@ -122,8 +130,7 @@ pub struct RetryView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub jitter: Option<&'static str>,
-    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for
-    /// later.
+    /// Maximum time from acceptance or the last replay to a retry, in seconds. `null` if there is no maximum.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub max_age: Option<f64>,
     /// Delays before the retries, in seconds. Absent unless the policy is a list of delays.
@@ -172,7 +179,7 @@ pub struct ErrorView<'a> {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
 pub struct HeldView {
-    /// Reason for programs.
+    /// Reason code for programs.
     pub reason: &'static str,
     /// Time at which the task tries again.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
@@ -188,7 +195,7 @@ pub struct AttemptView<'a> {
     /// Time at which the attempt began.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub started_at: Timestamp,
-    /// Time at which its outcome was decided. `null` while it runs.
+    /// Time at which the attempt's outcome was decided. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
     /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `null` while the attempt runs.
@@ -225,8 +232,9 @@ impl<'a> TaskView<'a> {
         Self { payload: None, result: None, ..Self::new(task, now) }
     }
 
-    /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it
-    /// and it doubles the size. It omits the API key, because the receiver has no use for it.
+    /// Creates the view for a callback. The view omits the payload: the receiver may not be allowed to see
+    /// the payload, which would also double the size. The view omits the API key, because the receiver has no
+    /// use for the key.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
         let (endpoint, limit_key) =
             (task.options.endpoint.as_ref().map(Some), task.options.limit_key.as_ref().map(Some));
@@ -271,6 +279,8 @@ impl<'a> TaskView<'a> {
             held: Some(held),
             generation: task.generation,
             parent: Some(task.options.parent),
+            event: task.options.origin.as_ref().map(|origin| origin.event),
+            subscription: task.options.origin.as_ref().map(|origin| &origin.subscription),
             submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }
@@ -278,7 +288,8 @@ impl<'a> TaskView<'a> {
 }
 
 impl<'a> ErrorView<'a> {
-    fn new(error: &'a TaskError) -> Self {
+    /// Creates the view of an error.
+    pub fn new(error: &'a TaskError) -> Self {
         Self { code: error.code.as_str(), message: &error.message }
     }
 }

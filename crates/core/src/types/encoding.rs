@@ -1,5 +1,5 @@
-//! Bytes as text: Crockford's base 32 in lower case, which people can read out and programs can put anywhere,
-//! and base64.
+//! Bytes as text: base64, and Crockford's base 32 in lower case, which is easy to read out and needs no
+//! escapes.
 
 use data_encoding::BASE64_NOPAD;
 
@@ -11,8 +11,8 @@ pub(crate) const fn length(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }
 
-/// Writes the bytes as digits into `digits`, which has [`length`] places. Padding is in front, so that bytes
-/// and digits have the same order.
+/// Writes the bytes as digits into `digits`, whose length is [`length`]. The padding is in front, so that
+/// digits sort like bytes.
 pub(crate) fn encode(bytes: &[u8], digits: &mut [u8]) {
     let (mut left, mut bits, mut bytes) = (0_u16, 0, bytes.iter().rev());
     for digit in digits.iter_mut().rev() {
@@ -49,11 +49,11 @@ pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
     (left == 0).then_some(bytes)
 }
 
-/// Decodes base64 (RFC 4648, section 4). Padding may be absent or shorter than it should be. Returns `None`
-/// for any other text.
+/// Decodes base64 (RFC 4648, section 4). Padding may be absent or incomplete. Returns `None` for any other
+/// text.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    // `data_encoding::BASE64` accepts padding also in the middle of a text, which would give one value
-    // several texts.
+    // `data_encoding::BASE64` accepts padding also in the middle of a text. One value would then have several
+    // texts.
     let digits = text.trim_end_matches('=');
     let is_padding = text.len() <= digits.len().next_multiple_of(4);
     is_padding.then(|| BASE64_NOPAD.decode(digits.as_bytes()).ok())?

@@ -17,7 +17,7 @@ impl FieldError {
         Self { pointer: pointer.into(), detail: detail.into(), code: None }
     }
 
-    /// Moves the pointer below `parent`, the pointer of the value that contains the checked one.
+    /// Prefixes the pointer with `parent`, the pointer of the value that contains the field.
     #[must_use]
     pub fn under(self, parent: &str) -> Self {
         Self { pointer: format!("{parent}{}", self.pointer), ..self }
@@ -30,7 +30,7 @@ pub fn is_invisible(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Collects all errors, so that a client learns all of them at once.
+/// Errors of all fields. The client gets all of them in one response.
 #[derive(Default)]
 pub(crate) struct ValidationErrors(pub(crate) Vec<FieldError>);
 

@@ -22,7 +22,7 @@ pub enum HeldReason {
     LimiterUnavailable,
     /// The endpoint, the queue or the kind is paused.
     Paused,
-    /// The endpoint answered that it is gone for good (410).
+    /// The endpoint responded with 410 (Gone).
     EndpointGone,
     /// The endpoint was removed.
     EndpointMissing,
@@ -54,7 +54,7 @@ impl HeldReason {
         }
     }
 
-    /// Returns true if a client can end the hold by changing the configuration or by resuming what is paused.
+    /// Returns true if a client can end the hold by changing or resuming the object that causes it.
     pub fn is_operator_clearable(self) -> bool {
         !matches!(
             self,
@@ -68,10 +68,10 @@ impl HeldReason {
 
     /// Returns the time at which a woken task tries again.
     ///
-    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed
-    /// endpoint, only briefly at first. Such a task therefore tries again at `now`. For the other reasons a
-    /// worker could hold the task for long. Such a task waits for [`CONFIG_TTL`] (10 s), until all workers
-    /// have read the change.
+    /// A worker that has not read the configuration change yet holds the task again. If an object was paused,
+    /// gone or missing, that hold is short, so the task tries again at `now`. For the other reasons, that
+    /// hold could be long. So the task waits for [`CONFIG_TTL`] (10 s), until all workers have read the
+    /// change.
     pub fn resume_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::EndpointMissing => now,

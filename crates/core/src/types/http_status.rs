@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Set of HTTP statuses, as a list of ranges. Ranges with `!` are removed from the others. If all ranges have
-/// a `!`, they are removed from the set of all statuses. An empty list contains no status.
+/// Set of HTTP statuses, as a list of ranges. A range with `!` excludes its statuses. If all ranges have a
+/// `!`, the set contains all other statuses. An empty list contains no status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Statuses(Vec<Range>);

@@ -13,8 +13,8 @@ use url::{Host, Position, SyntaxViolation, Url};
 
 /// An absolute `http` or `https` URL without credentials and fragment, as the WHATWG URL Standard parses it.
 ///
-/// It is kept in its canonical form: lower-case scheme and host, IPv4 addresses in decimal, no default port,
-/// a path of at least `/`. Parsing the canonical form again returns an equal value.
+/// The URL is kept in its canonical form: lower-case scheme and host, IPv4 addresses in decimal, no default
+/// port, a path of at least `/`. Parsing the canonical form again returns an equal value.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct HttpUrl(Url);
@@ -38,7 +38,7 @@ pub enum InvalidUrl {
     #[error("expected an absolute URL such as https://example.com/path")]
     Malformed,
     /// The text contains a character that URL parsers drop or replace.
-    #[error("a URL has no control characters, no backslashes, and no space at its start or end")]
+    #[error("expected a URL with no control characters, no backslashes, and no space at its start or end")]
     Character,
     /// The scheme is neither `http` nor `https`.
     #[error("expected a URL that begins with https:// or http://")]
@@ -46,16 +46,16 @@ pub enum InvalidUrl {
     /// The scheme is not followed by exactly two slashes and a host.
     #[error("expected `//` and a host after the scheme, as in https://example.com/path")]
     Authority,
-    /// The URL names a user, which would end in logs.
-    #[error("a URL does not carry a user name or a password; send an authorization header instead")]
+    /// The URL contains a user name or a password, which could appear in logs.
+    #[error("expected a URL without user name and password; send an authorization header instead")]
     Credentials,
-    /// The host is not a DNS name in its only spelling.
+    /// The host is not a valid ASCII name, or has a dot at its end.
     #[error(
-        "expected a host of ASCII letters, digits, hyphens and dots (other scripts as xn--), with no dot at its end"
+        "expected a host of ASCII letters, digits, hyphens and dots, without a dot at its end; write other letters as `xn--`"
     )]
     Host,
     /// The path has a segment `.` or `..`, which URL parsers resolve.
-    #[error("the path of a URL has no segments `.` and `..`; send the path that they lead to")]
+    #[error("expected a path without segments `.` and `..`; send the path that they lead to")]
     DotSegment,
 }
 
@@ -129,8 +129,8 @@ impl HttpUrl {
 
     /// Returns the URL of a path below this URL.
     ///
-    /// An empty `path` and one that begins with `?` follow this URL as it is. A `path` that begins with `/`
-    /// follows it without its last slash, so that no slash is doubled. This URL must have no query.
+    /// An empty `path`, or a `path` that begins with `?`, is appended to the unchanged URL. Before a `path`
+    /// that begins with `/`, a slash at the end of the URL is dropped. The URL must have no query.
     pub fn join(&self, path: &str) -> Result<Self, InvalidUrl> {
         let base = if path.starts_with('/') {
             self.as_str().strip_suffix('/').unwrap_or(self.as_str())
@@ -180,7 +180,7 @@ fn check_text(text: &str) -> Result<(), InvalidUrl> {
     if path.split('/').any(is_dot_segment) { Err(InvalidUrl::DotSegment) } else { Ok(()) }
 }
 
-/// Returns why a text that the parser had to repair is refused; `None` if the repair changes nothing but the
+/// Returns the reason to refuse a text that the parser repaired. `None` if the repair changes only the
 /// encoding.
 fn repaired(violation: SyntaxViolation) -> Option<InvalidUrl> {
     match violation {
@@ -195,8 +195,8 @@ fn repaired(violation: SyntaxViolation) -> Option<InvalidUrl> {
     }
 }
 
-/// Returns true if the authority is ASCII, with its escapes decoded. The parser is built without Unicode
-/// tables: it refuses other hosts, and panics in debug builds if one has capital letters.
+/// Returns true if the authority is ASCII after its escapes are decoded. The URL parser is built without
+/// Unicode tables. It refuses all other hosts, and panics in debug builds if such a host has capital letters.
 fn has_ascii_host(authority: &str) -> bool {
     let escapes_more = authority
         .as_bytes()
@@ -212,8 +212,8 @@ fn is_dot_segment(segment: &str) -> bool {
         && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
-/// Returns true if a name has its only valid spelling. A name that ends in a dot is the same host under
-/// another `Host` header and pool key.
+/// Returns true if a DNS name is valid and has no dot at its end. With that dot, the same host would have
+/// another `Host` header and another key in the connection pool.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())

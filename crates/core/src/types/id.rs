@@ -1,4 +1,4 @@
-//! Ids of tasks.
+//! Ids of tasks and events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::types::time::Timestamp;
 
 /// Id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
 ///
-/// Ids made from a time sort by it. Ids made from an idempotency key do not.
+/// Ids that [`TaskId::new`] creates sort by time. Ids derived from other values do not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(u128);
 
@@ -41,9 +41,9 @@ impl TaskId {
 
     /// Returns the id of the callback for the end of `parent` with that generation and version.
     ///
-    /// The id is derived, so the same end can never enqueue two callbacks. A client may reuse an idempotency
-    /// key after its task was removed, which creates a task with the same id. `created_at` tells the two
-    /// tasks apart.
+    /// The id is derived, so the same end can never enqueue two callbacks. If a client reuses an idempotency
+    /// key after the key's task was removed, the new task has the same id. `created_at` distinguishes the two
+    /// tasks.
     pub fn of_callback(
         tenant: &Tenant,
         parent: Self,
@@ -54,6 +54,20 @@ impl TaskId {
         let (created_at, generation, version) =
             (created_at.millis().to_string(), generation.to_string(), version.to_string());
         Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &created_at, &generation, &version])
+    }
+
+    /// Returns the id of the task that fans an event out. A repeated event has the same source and id, and
+    /// so the same task.
+    pub fn of_event(tenant: &Tenant, source: &str, id: &str) -> Self {
+        Self::digest(&[tenant.as_str(), "event", source, id])
+    }
+
+    /// Returns the id of the task that a subscription gets from an event. `created_at` is the time at which
+    /// the event was accepted: after the retention of the event, an event with the same source and id is a
+    /// new event.
+    pub fn of_subscription(tenant: &Tenant, event: Self, created_at: Timestamp, subscription: &str) -> Self {
+        let created_at = created_at.millis().to_string();
+        Self::digest(&[tenant.as_str(), "subscription", &event.to_string(), &created_at, subscription])
     }
 
     fn digest(parts: &[&str]) -> Self {
@@ -92,6 +106,42 @@ impl fmt::Display for TaskId {
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
+
+/// Id of an event: `event_` and the characters of its task's id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventId(pub TaskId);
+
+/// The text is not the id of an event.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected the id of an event: `event_` and 26 letters and digits")]
+pub struct InvalidEventId;
+
+const EVENT_PREFIX: &str = "event_";
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut digits = [0; DIGITS];
+        encoding::encode(&self.0.to_bytes(), &mut digits);
+        write!(f, "{EVENT_PREFIX}{}", std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let bytes = text.strip_prefix(EVENT_PREFIX).and_then(encoding::decode).ok_or(InvalidEventId)?;
+        Ok(Self(TaskId::from_bytes(bytes)))
+    }
+}
+
+serde_as_text!(EventId);
 
 impl fmt::Debug for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,6 +195,7 @@ mod tests {
         #[test]
         fn id_is_read_back_as_written(value: u128) {
             let id = TaskId(value);
+            prop_assert_eq!(EventId(id).to_string().parse(), Ok(EventId(id)));
             prop_assert_eq!(id.to_string().parse(), Ok(id));
             prop_assert_eq!(TaskId::from_bytes(id.to_bytes()), id);
         }

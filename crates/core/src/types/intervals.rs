@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Time for which a cached value is valid.
+/// Time for which cached configuration and secrets are valid.
 pub const CONFIG_TTL: Duration = Duration::from_secs(10);
 
 /// Duration of a lease. The worker renews it after every third of this time, so two renewals in a row may

@@ -9,7 +9,6 @@ pub struct JitterSample(pub(crate) f64);
 impl JitterSample {
     /// Creates a share from 64 random bits.
     pub fn from_bits(random: u64) -> Self {
-        // A double holds 53 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         Self((random >> 11) as f64 / (1_u64 << 53) as f64)
     }

@@ -30,7 +30,8 @@ impl Name {
         Self(text.into())
     }
 
-    /// Returns true if the text is a valid name. For a text in the source code, the compiler can call it.
+    /// Returns true if the text is a valid name. `const`, so that the compiler can check a name in the
+    /// source.
     pub const fn is_valid(text: &str) -> bool {
         let bytes = text.as_bytes();
         let mut place = 0;

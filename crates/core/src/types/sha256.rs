@@ -2,8 +2,7 @@
 
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
-/// Returns the SHA-256 of the parts, one after the other: those of `["ab", "c"]` and `["a", "bc"]` are the
-/// same.
+/// Returns the SHA-256 of the joined parts: `["ab", "c"]` and `["a", "bc"]` have the same hash.
 pub fn sha256(parts: &[&[u8]]) -> [u8; SHA256_OUTPUT_LEN] {
     let mut hash = Context::new(&SHA256);
     for part in parts {

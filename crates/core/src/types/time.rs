@@ -9,7 +9,7 @@ use crate::types::serde_as_text::serde_as_text;
 
 /// Point in time, in milliseconds since the Unix epoch.
 ///
-/// A separate type, because a comparison of seconds with milliseconds loses work.
+/// A separate type, so that code cannot compare seconds with milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -107,7 +107,7 @@ fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns true if the text is a `date-time` of RFC 3339, section 5.6. Jiff also reads short forms of ISO
-/// 8601, offsets of more than a day or with seconds, and zones in brackets. Other readers do not.
+/// 8601, offsets of more than a day or with seconds, and zones in brackets. Other programs do not.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(DATE_TIME_LENGTH) else { return false };
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -120,8 +120,8 @@ fn is_rfc3339(text: &[u8]) -> bool {
     has_shape(moment, b"0000-00-00T00:00:00") && is_offset
 }
 
-/// Returns true if the text has that shape. `0` stands for any digit, `T` for a separator of date and time,
-/// `+` for either sign.
+/// Returns true if the text has this shape. In `shape`, `0` stands for any digit, `T` for a separator of date
+/// and time, `+` for either sign.
 fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     let fits = |(byte, shape): (&u8, &u8)| match shape {
         b'0' => byte.is_ascii_digit(),

@@ -21,7 +21,7 @@ use crate::error::{SendError, TlsFault};
 use crate::guard::Guard;
 use crate::testing::{Names, OK, Server, open_guard, read_head};
 
-/// Longer than any of these tests takes, so that only tests about time-outs see it pass.
+/// Timeout that is longer than any test takes, except the tests of timeouts.
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -214,8 +214,8 @@ async fn many_headers_are_accepted() {
     assert_eq!(more.unwrap_err(), SendError::Protocol);
 }
 
-/// Starts a server that answers the first request of every connection. It ends a second one with these bytes
-/// and a RST or a FIN.
+/// Starts a server that answers the first request of every connection. The server ends a second request with
+/// these bytes and a RST or a FIN.
 async fn answering_once(last: &'static [u8], is_reset: bool) -> Server {
     Server::start(move |mut stream| async move {
         for answer in [OK, last] {

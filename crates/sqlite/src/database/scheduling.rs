@@ -1,4 +1,4 @@
-//! Distribution of due tasks among tenants and workers.
+//! Assignment of due tasks to workers, with an equal share for each tenant.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use super::Database;
 /// Delay before a task whose row cannot be read is tried again.
 const UNREADABLE_PAUSE: Duration = Duration::from_hours(1);
 
-/// Maximum number of rounds in which one transaction distributes free slots among the tenants.
+/// Maximum number of rounds in which one transaction gives free slots to tenants.
 const MAX_ROUNDS: usize = 3;
 
-/// Selects every tenant with waiting tasks and the time of its first one. Takes one step through the index
-/// per tenant.
+/// Selects every tenant with waiting tasks, and the earliest `wake_at` of its tasks. Searches the index once
+/// per tenant instead of reading every task.
 const WAITING_TENANTS: &str = "
 WITH RECURSIVE waiting (tenant) AS (
     SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 ORDER BY tenant LIMIT 1)
@@ -38,15 +38,15 @@ FROM waiting WHERE tenant IS NOT NULL
 ";
 
 impl Database {
-    /// Claims due tasks for the workers that wait: each tenant with due tasks gets an equal share of the free
-    /// slots, within its allowance.
+    /// Claims due tasks for waiting workers. Each tenant with due tasks gets an equal share of the free
+    /// slots, up to its [`crate::worker_shares::WorkerShares::allowance`].
     pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
         self.make_sure()?;
         let wanted = self.dispatch.wanted();
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
         self.withheld.clear();
-        // Shares that some tenants do not use go to the others in the next round. Slots left after the last
-        // round wait for the next transaction.
+        // Slots that some tenants do not use go to the other tenants in the next round. Slots left after the
+        // last round wait for the next transaction.
         for _ in 0..MAX_ROUNDS {
             let free = wanted.saturating_sub(self.handed.len());
             let due = if free == 0 { Vec::new() } else { self.scheduler.due(now) };
@@ -55,7 +55,7 @@ impl Database {
             self.withheld.extend(withheld);
             let share = (free / due.len().max(1)).max(1);
             for tenant in due {
-                // The callback of an expired task may have been claimed in the same transaction.
+                // The same transaction may have claimed the callback of an expired task, which takes a slot.
                 let free = wanted.saturating_sub(self.handed.len());
                 if free == 0 {
                     break;
@@ -73,7 +73,8 @@ impl Database {
         self.handed.push(task);
     }
 
-    /// Records the tenants with tasks in the file. The first and the last show if there are several.
+    /// Records tenants that have tasks in the file. The first and the last tenant by name are enough, because
+    /// [`crate::worker_shares`] only needs to know if there are several tenants.
     pub(super) fn note_tenants(&mut self) -> Result<(), Error> {
         for sql in ["SELECT min(tenant) FROM tasks", "SELECT max(tenant) FROM tasks"] {
             let tenant: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
@@ -101,7 +102,7 @@ impl Database {
             self.scheduler.waits(tenant, now + UNREADABLE_PAUSE);
         }
         for task in due {
-            // Tasks past their deadline expire here. A backlog of them would otherwise block all others.
+            // Tasks past their deadline expire here. Otherwise a backlog of them would block all other tasks.
             let event = overdue(&task, JitterSample::from_bits(0), now)
                 .unwrap_or(Event::Claim { until: now + LEASE });
             let Ok(change) = transition(task, event, now) else { continue };
@@ -115,7 +116,7 @@ impl Database {
         Ok(())
     }
 
-    /// Returns the earliest time after `after` at which one of the tenant's waiting tasks must be looked at.
+    /// Returns the earliest time after `after` at which one of the tenant's waiting tasks needs attention.
     pub(super) fn earliest_due(&self, tenant: &Tenant, after: Timestamp) -> Result<Option<Timestamp>, Error> {
         let mut statement =
             self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at > ?2")?;
@@ -135,7 +136,7 @@ impl Database {
                 match Tenant::new(row.get_ref(0)?.as_str()?) {
                     Ok(tenant) => self.scheduler.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
                     Err(error) => {
-                        tracing::error!(%error, "a tenant name cannot be read; the tasks of this tenant do not run");
+                        tracing::error!(%error, "a stored tenant name is invalid; the tasks of this tenant do not run");
                     }
                 }
             }

@@ -1,8 +1,8 @@
-//! Asks limiters for permission to start, on behalf of all tasks of a process.
+//! Requests permits from limiters, for all tasks of a process.
 //!
-//! A process makes one write after the other to each limiter. Requests that arrive during a write wait for it
-//! and share the next one. The first request that waits makes that write for all. There is no background
-//! task, because a Lambda function cannot have one.
+//! A process makes one write at a time to each limiter. Requests that arrive during a write wait for the next
+//! write. The first waiting request makes this write for all of them. There is no background task, because a
+//! Lambda function cannot have one.
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::yield_now;
 
-/// Access to all limiters of a task.
+/// Access of one process to all limiters.
 pub struct Limiter {
     limiters: Arc<dyn LimiterStore>,
     clock: Arc<dyn Clock>,
@@ -39,12 +39,12 @@ pub struct Limiter {
     known: Mutex<HashMap<LimiterKey, Arc<SharedLimiter>>>,
 }
 
-/// A limiter and its limits.
+/// Limiter, with the limits that apply to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScopedLimits {
     /// Key of the limiter.
     pub name: LimiterKey,
-    /// Limits that apply to it.
+    /// Limits that apply to the limiter.
     pub limits: Limits,
 }
 
@@ -55,14 +55,14 @@ pub enum Entry {
     Granted(Permits),
     /// The task must wait.
     Denied {
-        /// Reason, and the time to ask again.
+        /// Reason for the wait, and the time of the next request for permits.
         wait: Denied,
-        /// The reservation that the task holds until then.
+        /// Reservation that the task holds until that time.
         scoped: Option<ScopedReservation>,
     },
 }
 
-/// Permits of a task for one start, one of each limiter.
+/// Permits of a task for one start, one from each limiter.
 #[derive(Default)]
 pub struct Permits(Vec<HeldPermit>);
 
@@ -73,14 +73,16 @@ struct HeldPermit {
     slot: Option<Slot>,
 }
 
-/// A concurrency slot in use. Dropping it lowers the process's count, even if that was not written.
+/// Concurrency slot in use. Dropping the slot lowers this process's slot count. The next write to the limiter
+/// stores the count.
 struct Slot(Arc<SharedLimiter>);
 
 /// One limiter, as this process knows it.
 #[derive(Default)]
 struct SharedLimiter {
     waiting: Mutex<Vec<Box<dyn Operation>>>,
-    /// State last read or written. The task that holds the lock writes for all.
+    /// Limiter state of the last read or write. The task that holds the lock writes the operations of all
+    /// tasks.
     seen: tokio::sync::Mutex<Option<CachedState>>,
     /// Number of the limiter's slots that this process uses.
     slots: AtomicU32,
@@ -91,26 +93,27 @@ struct CachedState {
     at: Timestamp,
 }
 
-/// Operation that waits to be written together with others.
+/// Operation on a limiter's state. Several operations share one write.
 trait Operation: Send {
-    /// Applies the operation, and keeps its result.
+    /// Applies the operation to the state, and keeps the result.
     fn apply(&mut self, state: &mut LimiterState, now: Timestamp);
 
-    /// Sends the result of the last [`Self::apply`] after it was written.
+    /// Sends the result of the last [`Self::apply`] to the requester, after the write.
     ///
-    /// The caller holds the lock, so no write can happen between the reply and the change of the slot count.
+    /// The caller holds the lock of the cached state, so no write can happen between the reply and the change
+    /// of the slot count.
     fn succeed(self: Box<Self>, limiter: &Arc<SharedLimiter>);
 
-    /// Reports that the operation was not written.
+    /// Tells the requester that the operation was not written.
     fn fail(self: Box<Self>, error: StoreError);
 }
 
-/// An operation, with the sender of its result.
+/// Operation, with the channel for its result.
 struct Pending<T, F> {
     run: F,
     result: Option<T>,
     reply: oneshot::Sender<Result<(T, Option<Slot>), StoreError>>,
-    /// The returned slot. It counts as used until the write is done or has failed.
+    /// Slot that the operation gives back. The slot counts as used until the write is done or has failed.
     returned: Option<Slot>,
 }
 
@@ -151,37 +154,39 @@ impl<T: OperationResult, F: FnMut(&mut LimiterState, Timestamp) -> T + Send> Ope
     }
 }
 
-/// Number of times that an operation was sent before. After a lost reply, it may have been applied already.
+/// Distinguishes the first sending of an operation from a repetition after a lost reply. A repeated operation
+/// may have been applied already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
     First,
     Again,
 }
 
-/// Maximum age of the cached state. A write checks its version, so an old state matters only for replies that
-/// need no write.
+/// Maximum age of the cached limiter state. A write checks the version of the state, so an old state affects
+/// only operations that change nothing.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
 /// Maximum number of tries to write to a limiter that other processes write to as well.
 const MAX_TRIES: u32 = 20;
 
-/// Upper bound of the random pause between the first two tries, in milliseconds. It doubles with each try.
+/// Upper bound of the random pause between the first two tries, in milliseconds. The bound doubles with each
+/// try.
 const FIRST_PAUSE: u64 = 2;
 
-/// Limit of that upper bound, in milliseconds.
+/// Maximum of the random pause between two tries, in milliseconds.
 const MAX_PAUSE: u64 = 100;
 
-/// Number of cached limiters from which on the unused ones are dropped.
+/// Number of cached limiters at which this process drops unused limiters.
 const MAX_KNOWN: usize = 10_000;
 
 impl Permits {
-    /// Returns true if one of the permits belongs to that limiter.
+    /// Returns true if one of the permits belongs to this limiter.
     fn are_of(&self, limiter: &LimitScope) -> bool {
         self.0.iter().any(|held| held.limited.name.scope == *limiter)
     }
 
-    /// Marks the permit of the limiter that granted `scoped`, so that giving the permit back keeps the
-    /// reservation.
+    /// Changes the permit of the limiter that granted `scoped`. The task then keeps the reservation when it
+    /// gives the permit back.
     pub(crate) fn keeping(mut self, scoped: Option<&ScopedReservation>) -> Self {
         for held in self
             .0
@@ -193,13 +198,13 @@ impl Permits {
         self
     }
 
-    /// Returns true if no limiter was asked.
+    /// Returns true if there are no permits.
     pub fn are_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns true if one of the permits holds a slot. The limiter reclaims slots of a process that stops
-    /// renewing.
+    /// Returns true if one of the permits holds a slot. The limiter reclaims the slots of a process that
+    /// stops renewing them.
     pub fn have_slots(&self) -> bool {
         self.0.iter().any(|held| held.slot.is_some())
     }
@@ -212,11 +217,11 @@ impl Limiter {
         Self { limiters, clock, random, holder, known: Mutex::default() }
     }
 
-    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in
-    /// `permits`.
+    /// Asks the limiters for permits, one after the other. If a limiter refuses, gives back the permits of
+    /// the other limiters and the permits in `permits`.
     ///
-    /// A task holds at most one reservation. If it waits with a different one, or without, the reservation
-    /// that it came with is given back.
+    /// A task holds at most one reservation. If a refused task gets another reservation or no reservation,
+    /// gives the task's previous reservation back.
     pub async fn acquire(
         &self,
         limiters: &[ScopedLimits],
@@ -240,7 +245,8 @@ impl Limiter {
                     permits.0.push(HeldPermit { limited: limited.clone(), permit, slot });
                 }
                 Ok((AcquireResult::Denied(wait), _)) => {
-                    // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
+                    // If this limiter grants no reservation, the task keeps its due reservation at another
+                    // limiter.
                     let scoped = wait.reservation.map(|reservation| ScopedReservation {
                         scope: limited.name.scope.clone(),
                         reservation,
@@ -279,10 +285,10 @@ impl Limiter {
         }
     }
 
-    /// Reports the result of a start. The pause in `report` applies only to the limiter `pause_scope`.
+    /// Reports the result of an attempt. The pause in `report` applies only to the limiter `pause_scope`.
     ///
-    /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they
-    /// expire.
+    /// If the write fails, the report is lost. The next write corrects the slot count. Without a next write,
+    /// the slots expire after a lease (60 s).
     pub async fn complete(&self, permits: Permits, report: &CallReport, pause_scope: Option<&LimitScope>) {
         let holder = self.holder;
         for HeldPermit { limited: ScopedLimits { name, limits }, permit, slot } in permits.0 {
@@ -300,8 +306,8 @@ impl Limiter {
         }
     }
 
-    /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half
-    /// lease.
+    /// Reports that this process is alive, so that its slots do not expire. Call this function at least every
+    /// half lease (30 s).
     pub async fn renew(&self, permits: &Permits) {
         for held in permits.0.iter().filter(|held| held.slot.is_some()) {
             // Every write recounts the slots of this process.
@@ -309,7 +315,7 @@ impl Limiter {
         }
     }
 
-    /// Adds a task to a batch and returns its position.
+    /// Adds a task to a batch. The result says if the task leads the batch or waits.
     pub async fn join_batch(
         &self,
         name: &LimiterKey,
@@ -324,7 +330,8 @@ impl Limiter {
         self.tell(name, None, move |state, _, _| state.defer_batch(until)).await;
     }
 
-    /// Applies a change, in the same write as other requests. Returns the batch's new leader, if it changed.
+    /// Applies a change, in the same write as other requests. Returns the batch's new leader, if the change
+    /// gave the batch a new leader.
     pub async fn change(&self, name: &LimiterKey, change: LimiterChange) -> Option<Successor> {
         let apply = move |state: &mut LimiterState, now, sent| match (change, sent) {
             // The reservation's slot may belong to another task by now.
@@ -334,14 +341,14 @@ impl Limiter {
         self.tell(name, None, apply).await.flatten()
     }
 
-    /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it
-    /// along.
+    /// Removes and returns all members of the batch if `id` is one of them. Returns an empty list if another
+    /// leader has taken `id` into its batch.
     pub async fn take_batch(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
         Ok(self.ask(name, move |state, _| state.take_batch(id)).await?.0)
     }
 
-    /// Sends an operation whose result the task needs. Returns its result, and its concurrency slot if it
-    /// took one.
+    /// Sends an operation whose result the task needs. Returns the result, and the concurrency slot if the
+    /// operation took a slot.
     async fn ask<T: OperationResult>(
         &self,
         name: &LimiterKey,
@@ -349,15 +356,16 @@ impl Limiter {
     ) -> Result<(T, Option<Slot>), StoreError> {
         let limiter = self.shared(name);
         loop {
-            // No reply means that the task that was writing was dropped before it finished.
+            // Without a reply, the writing task was dropped before it finished. The operation is then sent
+            // again.
             if let Some(result) = self.exchange(&limiter, name, run, None).await {
                 return result;
             }
         }
     }
 
-    /// Sends an operation without which the task can go on. Returns its result, or `None` if it could not be
-    /// stored.
+    /// Sends an operation whose failure does not stop the task. Returns the result, or `None` if the
+    /// operation could not be stored.
     async fn tell<T: OperationResult>(
         &self,
         name: &LimiterKey,
@@ -375,7 +383,7 @@ impl Limiter {
                 None => sent = Sent::Again,
                 Some(Ok((result, _))) => return Some(result),
                 Some(Err(error)) => {
-                    tracing::warn!(limiter = %name.scope, %error, "a limiter could not store the outcome of a start");
+                    tracing::warn!(limiter = %name.scope, %error, "a limiter could not be updated; its counts stay wrong until the next write, or until they expire");
                     return None;
                 }
             }
@@ -385,14 +393,14 @@ impl Limiter {
     fn shared(&self, name: &LimiterKey) -> Arc<SharedLimiter> {
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
-            // A limiter in use is referenced elsewhere as well.
+            // A limiter in use has a second reference.
             known.retain(|_, limiter| Arc::strong_count(limiter) > 1);
         }
         Arc::clone(known.entry(name.clone()).or_default())
     }
 
-    /// Sends an operation and waits until this or another task has written it. `None` if the writing task was
-    /// dropped before it finished.
+    /// Sends an operation and waits until this task or another task has written the operation. `None` if the
+    /// writing task was dropped before it finished.
     async fn exchange<T: OperationResult>(
         &self,
         limiter: &Arc<SharedLimiter>,
@@ -469,20 +477,23 @@ impl Limiter {
     }
 }
 
-/// Returns the permit to report. After a lost reply it has neither a reservation nor a slot, because both may
-/// belong to another task by now.
+/// Returns the permit to report. After a lost reply, this permit has no reservation and no slot, because
+/// another task may have them by now.
 fn with_capacity(permit: Permit, sent: Sent) -> Permit {
     if sent == Sent::First { permit } else { permit.without_capacity() }
 }
 
-/// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
+/// Logs the circuit breaker's changes that this process has just written. Other processes do not log these
+/// changes.
 fn log_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
     for change in after.changes_since(before) {
         let (tenant, limiter, state) = (&name.tenant, &name.scope, change.to.as_str());
         if change.to == BreakerState::Open {
-            tracing::warn!(%tenant, %limiter, state, at = %change.at, "circuit breaker opened; its tasks are held");
+            tracing::warn!(%tenant, %limiter, state, at = %change.at, "circuit breaker opened; the endpoint's tasks are held");
+        } else if change.to == BreakerState::Closed {
+            tracing::info!(%tenant, %limiter, state, at = %change.at, "circuit breaker closed; all tasks of the endpoint may start");
         } else {
-            tracing::info!(%tenant, %limiter, state, at = %change.at, "circuit breaker closed or let a probe start");
+            tracing::info!(%tenant, %limiter, state, at = %change.at, "circuit breaker is half-open; one probe may start");
         }
     }
 }

@@ -24,9 +24,9 @@ pub(crate) enum Admission {
     Hold {
         /// Reason for the wait.
         reason: HeldReason,
-        /// Time to ask again.
+        /// Time of the next admission check.
         until: Timestamp,
-        /// Reservations and batch membership that the task keeps until then.
+        /// Reservations and batch membership that the task keeps until the next check.
         reserved: Reservations,
     },
 }
@@ -36,19 +36,20 @@ pub(crate) enum Admission {
 pub(crate) struct AttemptPlan {
     /// Permits of the task's limiters.
     pub(crate) permits: Permits,
-    /// The endpoint that the task goes to, in its current version.
+    /// Endpoint of the task, in its current version.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
-    /// Retry policy, if the task leaves it to its endpoint.
+    /// Retry policy of the endpoint, else of the queue, else the default. `None` if the task has its own
+    /// retry policy, or names no endpoint.
     pub(crate) policy: Option<RetryPolicy>,
     /// The limiter to pause if the endpoint asks for a pause.
     pub(crate) pause_scope: Option<LimitScope>,
-    /// The other tasks of the batch, possibly none. `None` if the task was not batched.
+    /// Other tasks of the batch that this task leads, possibly none. `None` if the task leads no batch.
     pub(crate) companions: Option<Vec<TaskId>>,
 }
 
 impl AttemptPlan {
     /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the
-    /// task's. No response counts as unhealthy.
+    /// task's policy. A call without a response counts as unhealthy.
     pub(super) fn health(&self, error: &TaskError) -> CallHealth {
         let answers =
             self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
@@ -61,7 +62,7 @@ impl AttemptPlan {
     }
 
     /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's
-    /// response policy may count it as a failure.
+    /// response policy may count the same response as a failure.
     pub(super) fn health_after_success(&self, result: &Json) -> CallHealth {
         #[derive(Deserialize)]
         struct Answered {
@@ -77,7 +78,7 @@ impl AttemptPlan {
         }
     }
 
-    /// Returns true if no limiter needs a report.
+    /// Returns true if the attempt has no permits, so no limiter needs a report.
     pub(crate) fn is_free(&self) -> bool {
         self.permits.are_none()
     }

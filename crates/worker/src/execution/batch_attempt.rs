@@ -1,13 +1,13 @@
 //! Batch attempt: one request for several tasks.
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use futures_util::future::{Fuse, FusedFuture, join, join_all};
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::future::{join, join_all, pending};
+use futures_util::{StreamExt, stream};
 use nobat_core::json::Json;
 use nobat_core::limits::{CallHealth, CallReport};
-use nobat_core::ports::{ClaimResult, Heartbeat, Settlement};
+use nobat_core::ports::{ClaimResult, Settlement};
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError};
 use nobat_core::task::{ErrorCode, Task, TaskKey};
 use nobat_core::types::held_reason::HeldReason;
@@ -16,13 +16,14 @@ use nobat_core::types::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::plan::{Admission, AttemptPlan};
-use crate::execution::runner::{HEARTBEAT, HEARTBEAT_RETRY, RECHECK_DELAY, Runner};
+use crate::execution::lease::LeaseLost;
+use crate::execution::runner::{RECHECK_DELAY, Runner};
 use crate::handler::BatchOutcome;
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
 
-/// Number of companions claimed in parallel. It covers the largest batch: their leases are not renewed during
-/// the claims.
+/// Maximum number of companions claimed in parallel. It covers the largest batch, because leases are not
+/// renewed during the claims.
 const MAX_IN_FLIGHT: usize = 100;
 /// Maximum duration of the admission check of a companion.
 const ADMISSION: Duration = Duration::from_secs(5);
@@ -39,9 +40,9 @@ struct BatchEntry {
 /// Result of claiming a companion.
 enum Fetched {
     Part(Box<BatchEntry>),
-    /// It was claimed but may not join. The event is to be stored.
+    /// The companion was claimed but may not join the batch. The worker must store the event.
     Aside(Box<Task>, Event),
-    /// It cannot be claimed. It runs by itself later.
+    /// The companion cannot be claimed. If it still has to run, it runs later without this batch.
     Gone,
 }
 
@@ -52,7 +53,7 @@ enum Run {
     Interrupted,
 }
 
-/// Outcome of one task or of the whole request. `None` if the worker was stopped before.
+/// Outcome of one task or of the whole request. `None` if the worker stopped before the request ended.
 type Outcome = Option<Result<Json, Failure>>;
 
 impl BatchEntry {
@@ -62,8 +63,8 @@ impl BatchEntry {
 }
 
 impl Runner {
-    /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The
-    /// companions' hints arrive later and find nothing to do.
+    /// Runs the leader of a batch together with its companions. The returned settlement is for the leader's
+    /// hint. The companions' hints arrive later and have no effect.
     pub(crate) async fn run_together(
         &self,
         leader: Task,
@@ -88,13 +89,13 @@ impl Runner {
             let run = self.execute_together(&parts, limit.saturating_sub(started.since(began)), stop).await;
             self.settle_together(parts, run, started, stop).await
         };
-        // The request does not wait for the writes about tasks that stay behind.
+        // The request does not wait for the writes about tasks that do not join the batch.
         let set_aside =
             join_all(aside.into_iter().map(|(task, event)| self.settle(task.key(), Some(task), event, stop)));
         join(work, set_aside).await.0
     }
 
-    /// Claims the companions and checks whether each may join.
+    /// Claims the companions and checks if each companion may join the batch.
     async fn fetch(&self, leader: &Task, plan: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
         let fetched = stream::iter(companions)
             .map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, plan));
@@ -104,13 +105,13 @@ impl Runner {
     async fn fetch_one(&self, name: TaskKey, leader: &Task, plan: &AttemptPlan) -> Fetched {
         let mut claim = self.claim_now(&name).await;
         if matches!(claim, Ok(ClaimResult::Refused(TransitionError::Running, _))) {
-            // It may be about to be held, by the worker that has just added it to the batch.
+            // The worker that has just added the task to the batch may be about to hold the task.
             self.clock.sleep(RECHECK_DELAY).await;
             claim = self.claim_now(&name).await;
         }
         let task = match claim {
             Ok(ClaimResult::Granted(task)) => task,
-            // It was canceled, or another worker runs it.
+            // The task was canceled, or another worker runs it.
             Ok(ClaimResult::Refused(..) | ClaimResult::Missing) => return Fetched::Gone,
             Err(error) => {
                 tracing::warn!(task = %name.id, %error, "a batch member could not be claimed; it starts later, without this batch");
@@ -134,7 +135,8 @@ impl Runner {
         }
     }
 
-    /// Returns true if this program version would batch the two tasks as well.
+    /// Returns true if this version of the program would put the two tasks into one batch. Another version
+    /// may have added the task to the batch.
     fn is_alike(&self, task: &Task, leader: &Task) -> bool {
         let batch_key =
             |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
@@ -152,43 +154,24 @@ impl Runner {
             )));
         };
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
-        let mut work =
-            handler.run_batch(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
-        let mut timeout = pin!(self.clock.sleep(granted));
-        // The leases began with the claims.
-        let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
-        let first = HEARTBEAT.saturating_sub(self.clock.now().since(oldest));
-        let (mut pulse, mut beating) = (pin!(self.clock.sleep(first).fuse()), pin!(Fuse::terminated()));
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut work => return Run::Over(outcome),
-                () = &mut timeout => {
-                    let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
-                    return Run::Over(Err(Failure::retry(ErrorCode::TIMEOUT, error)));
-                }
-                () = stop.cancelled() => return Run::Interrupted,
-                () = &mut pulse => beating.set(self.beat_all(parts).fuse()),
-                all_renewed = &mut beating, if !beating.is_terminated() => {
-                    pulse.set(self.clock.sleep(if all_renewed { HEARTBEAT } else { HEARTBEAT_RETRY }).fuse());
-                }
-            }
+        let work = handler.run_batch(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
+        let leases = async {
+            join_all(parts.iter().map(|part| self.keep_lease_of(part))).await;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            outcome = work => Run::Over(outcome),
+            () = self.clock.sleep(granted) => Run::Over(Err(Failure::timeout(granted))),
+            () = stop.cancelled() => Run::Interrupted,
+            never = leases => match never {},
         }
     }
 
-    /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was
-    /// lost or its task canceled.
-    async fn beat_all(&self, parts: &[BatchEntry]) -> bool {
-        let beats = parts.iter().map(async |part| {
-            let ((), beat) = join(self.limiter.renew(&part.plan.permits), self.heartbeat(&part.context, part.task.token, None)).await;
-            match &beat {
-                Ok(Heartbeat::Renewed { .. }) => {}
-                Ok(Heartbeat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
-                Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet; the worker tries again"),
-            }
-            beat.is_ok()
-        });
-        join_all(beats).await.into_iter().all(|is_renewed| is_renewed)
+    /// Keeps the lease of one task. A lost lease does not end the request, because the other tasks need it.
+    async fn keep_lease_of(&self, part: &BatchEntry) {
+        let LeaseLost = self.lease_keeper().keep(&part.task, &part.context, &part.plan.permits).await;
+        tracing::warn!(task = %part.task.id, "the lease was lost; the handler's result is not stored");
     }
 
     async fn settle_together(
@@ -214,19 +197,24 @@ impl Runner {
         let mut events = Vec::with_capacity(parts.len());
         let mut of_endpoint = None;
         for (part, outcome) in parts.iter().zip(each) {
-            let event = |outcome: Outcome| match outcome {
-                Some(outcome) => self.event(&part.task, outcome, &part.context, &part.plan),
-                None => Event::Interrupt { token: part.task.token },
+            let token = part.task.token;
+            // The endpoint got one request, so its limiter gets one report about the whole request. A
+            // canceled task does not hide a failure of the request. A 410 counts as the first 410 if it is
+            // the first for any task of the batch.
+            let of_whole = match &whole {
+                Some(Ok(result)) => Event::Succeed { token, result: result.clone() },
+                Some(Err(failure)) => self.failure(&part.task, failure.clone(), &part.plan),
+                None => Event::Interrupt { token },
             };
-            // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new
-            // to any of the tasks.
-            let of_whole = event(whole.clone());
             let is_gone =
                 matches!(of_whole, Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. });
             if is_gone || (part.is_leader && of_endpoint.is_none()) {
                 of_endpoint = Some(of_whole);
             }
-            events.push(event(outcome));
+            events.push(match outcome {
+                Some(outcome) => self.event(&part.task, outcome, &part.context, &part.plan),
+                None => Event::Interrupt { token },
+            });
         }
         let of_endpoint = of_endpoint.as_ref();
         let settled =

@@ -1,4 +1,4 @@
-//! Many deliveries at once, as a queue passes them to a Lambda function.
+//! Many deliveries at once, as the message queue passes them to a Lambda function.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -11,17 +11,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execution::runner::Runner;
 
-/// Time reserved before the deadline to give back unfinished tasks: longer than one call may take.
+/// Time reserved before the deadline to give back unfinished tasks: longer than one AWS call may take (5 s).
 const MARGIN: Duration = Duration::from_secs(6);
-/// Additional time reserved for an attempt that uses all of its time, so that it counts as timed out. Given
-/// back instead, it would start again and never end.
+/// Additional time reserved, so that a long attempt times out before tasks are given back. An attempt that is
+/// given back starts again, so a long attempt would never end.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Runner {
-    /// Runs deliveries in parallel. Returns for each whether the queue may forget it.
+    /// Runs deliveries in parallel. Returns a settlement for each hint, which says if the message queue may
+    /// delete the hint.
     ///
-    /// Deliveries do not affect one another: a panic concerns one delivery alone. Tasks that are unfinished
-    /// shortly before `deadline` are given back.
+    /// A panic in one delivery does not affect the other deliveries. Tasks that are unfinished shortly before
+    /// `deadline` are given back.
     pub async fn run_batch(
         &self,
         deliveries: Vec<Delivery>,

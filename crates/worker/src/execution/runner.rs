@@ -1,35 +1,36 @@
 //! One attempt: claim, run the handler, settle.
 
-use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Fuse, FusedFuture, join};
-use futures_util::{FutureExt, poll};
+use futures_util::future::{BoxFuture, join};
+use futures_util::poll;
 use nobat_core::json::Json;
 use nobat_core::limits::Reservations;
 use nobat_core::limits::backoff::hold_backoff;
-use nobat_core::ports::{ClaimResult, Clock, Delivery, Heartbeat, Hint, Random, Settlement, StoreError};
+use nobat_core::ports::{ClaimResult, Clock, Delivery, Hint, Random, Settlement, StoreError};
 use nobat_core::service::backend::{ApplyError, Backend};
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
+use nobat_core::task::event::EVENT_KIND;
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError, overdue};
-use nobat_core::task::{CancelRequest, ErrorCode, Task, TaskKey};
+use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::Name;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::limiter::{Limiter, Permits};
+use crate::admission::limiter::Limiter;
 use crate::admission::plan::{Admission, AttemptPlan};
+use crate::execution::lease::{HEARTBEAT, HEARTBEAT_RETRY, LeaseKeeper, LeaseLost};
 use crate::handler::context::TaskContext;
 use crate::handler::failure::{DestinationSignal, Failure};
 use crate::handler::registry::Handlers;
 
-/// Runs tasks. [`Worker`](crate::worker::Worker) and functions use it.
+/// Runs tasks, for a [`Worker`](crate::worker::Worker) or for a Lambda function.
 #[derive(Clone)]
 pub struct Runner {
-    /// The store and the queue.
+    /// The store and the message queue.
     pub backend: Backend,
     /// Handlers by kind.
     pub handlers: Handlers,
@@ -43,37 +44,33 @@ pub struct Runner {
     pub limiter: Arc<Limiter>,
 }
 
-/// Pause before a claim is repeated. A hint can arrive before a read shows its task.
+/// Pause before a claim is repeated. A hint can arrive before a read finds the task.
 pub(crate) const RECHECK_DELAY: Duration = Duration::from_millis(200);
-/// A hint that is early by at most this is waited for: queues delay by whole seconds.
+/// Maximum time that the worker waits for a task whose hint is early. Message queues delay hints by whole
+/// seconds, so a hint can be early.
 const EARLY: Duration = Duration::from_secs(1);
 /// Maximum difference assumed between the clocks of two processes.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
-/// Interval of lease renewals, a third of the lease, so that two may fail.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
-/// Delay before a failed renewal is repeated.
-pub(crate) const HEARTBEAT_RETRY: Duration = Duration::from_secs(2);
-/// Minimum interval between two writes of progress.
-const PROGRESS: Duration = Duration::from_secs(1);
 /// Time that a handler has to stop after its task was canceled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// Delay before a task that this process cannot start is tried again.
+/// Delay before the next check of a task that this process cannot start.
 pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
-/// Delay before a task asks again after its endpoint answered 410. By then the endpoint is marked as gone.
+/// Delay before the next check of a task whose endpoint answered 410. By then, the endpoint is marked as
+/// gone.
 const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check. The lease is not renewed before the handler runs.
 const ADMISSION: Duration = HEARTBEAT;
 /// Number of consecutive pauses requested by the receiver (`Retry-After`) after which the minimum pause stops
 /// growing, at about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
-/// Pause between the first two tries to store an outcome. It doubles with each try.
+/// Pause between the first two tries to store an outcome. The pause doubles with each try.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum pause between two tries to store an outcome.
 const MAX_SETTLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Result of an attempt, as far as its worker knows.
 enum Run {
-    /// The handler returned, timed out or was stopped, or there is none.
+    /// The handler returned, timed out or was stopped, or this worker has no handler for the task.
     Over(Event),
     /// Another worker has the task. The result must not be stored.
     Lost,
@@ -94,7 +91,7 @@ impl Runner {
         Self { backend, handlers, clock, random, config_cache, limiter }
     }
 
-    /// Runs a delivered task. Returns whether the queue may forget the hint.
+    /// Runs a delivered task. The settlement says if the message queue may delete the hint.
     ///
     /// If `stop` fires, drops the handler and gives the task back. Every other outcome is stored, unless the
     /// lease was lost.
@@ -153,8 +150,8 @@ impl Runner {
         }
     }
 
-    /// Sends a hint again that is at most [`CLOCK_SKEW`] early: the sender's clock was ahead. Otherwise the
-    /// task would wait for the sweeper.
+    /// Sends a new hint if the task is due within [`CLOCK_SKEW`], because the clock of the first hint's
+    /// sender may be ahead. Otherwise the task would wait for the sweeper.
     async fn hint_again(&self, task: &Task) -> Result<(), StoreError> {
         let early = task.due_at.since(self.clock.now());
         if early > CLOCK_SKEW {
@@ -168,7 +165,8 @@ impl Runner {
         self.backend.store.claim(name, now + LEASE, now).await
     }
 
-    /// Ends a task whose deadline has passed, or an attempt whose lease has expired. The claim was refused.
+    /// Ends a task whose deadline has passed, or an attempt whose lease has expired. Called after a refused
+    /// claim.
     async fn apply_overdue(&self, task: &Task) -> Result<(), StoreError> {
         let now = self.clock.now();
         let Some(event) = overdue(task, self.jitter(), now) else { return Ok(()) };
@@ -210,7 +208,7 @@ impl Runner {
                 Settlement::Acknowledge
             }
             Run::Over(event) => {
-                // Every heartbeat is a write and outdates the claimed copy.
+                // Every heartbeat writes the task, so the claimed copy is outdated after a heartbeat.
                 let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
                 if plan.is_free() {
                     return self.settle(name, known, event, stop).await;
@@ -231,22 +229,33 @@ impl Runner {
         stop: &CancellationToken,
     ) -> Run {
         let token = task.token;
-        let Some(handler) = self.handlers.get(&task.kind) else {
-            return Run::Over(self.hold(token, HeldReason::NoHandler));
+        let mut work = match self.handlers.get(&task.kind) {
+            _ if task.kind == *EVENT_KIND => Box::pin(self.fan_out(task, context)),
+            Some(handler) => handler.run(&task.payload, context),
+            None => return Run::Over(self.hold(token, HeldReason::NoHandler)),
         };
-        let mut work = handler.run(&task.payload, context);
         // A handler that finishes at once needs no timers.
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
+            self.lease_keeper().store_last_progress(context, token).await;
             return Run::Over(self.event(task, outcome, context, plan));
         }
         Box::pin(self.watch(work, task, context, plan, limit, stop)).await
     }
 
-    /// Waits for the handler and renews its lease. Ends it at its timeout, after a cancellation or when the
-    /// worker stops.
+    /// Returns true if tasks of this kind can run here.
+    pub(crate) fn has_handler(&self, kind: &Name) -> bool {
+        *kind == *EVENT_KIND || self.handlers.get(kind).is_some()
+    }
+
+    pub(crate) fn lease_keeper(&self) -> LeaseKeeper<'_> {
+        LeaseKeeper { store: &*self.backend.store, limiter: &self.limiter, clock: &*self.clock }
+    }
+
+    /// Waits for the handler and renews the attempt's lease. Ends the attempt when its timeout passes, when
+    /// the lease is lost, when the worker stops, or when [`CANCEL_GRACE`] has passed after a cancellation.
     async fn watch(
         &self,
-        mut work: BoxFuture<'_, Result<Json, Failure>>,
+        work: BoxFuture<'_, Result<Json, Failure>>,
         task: &Task,
         context: &TaskContext,
         plan: &AttemptPlan,
@@ -255,87 +264,22 @@ impl Runner {
     ) -> Run {
         let token = task.token;
         let granted = context.timeout.min(limit);
-        let mut timeout = pin!(self.clock.sleep(granted));
-        let mut pulse = pin!(self.clock.sleep(HEARTBEAT).fuse());
-        let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
-        let mut renewing = pin!(self.renew(&plan.permits));
-        let (mut beating, mut grace, mut rest) =
-            (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
-        let mut is_beat_due = false;
-        loop {
-            if is_beat_due && beating.is_terminated() {
-                is_beat_due = false;
-                beating.set(self.heartbeat(context, token, context.take_progress()).fuse());
+        let grace = async {
+            context.canceled().await;
+            self.clock.sleep(CANCEL_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = work => {
+                self.lease_keeper().store_last_progress(context, token).await;
+                Run::Over(self.event(task, outcome, context, plan))
             }
-            let is_resting = !rest.is_terminated();
-            tokio::select! {
-                biased;
-                outcome = &mut work => {
-                    self.store_last_progress(context, token).await;
-                    return Run::Over(self.event(task, outcome, context, plan));
-                }
-                () = &mut timeout => {
-                    let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
-                    return Run::Over(self.failure(task, Failure::retry(ErrorCode::TIMEOUT, error), plan));
-                }
-                () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
-                () = &mut grace => return Run::Over(Event::Stop { token }),
-                // Subscribes again before the heartbeat reads the change, so that no change is missed in
-                // between.
-                () = &mut changed => {
-                    changed.set(self.backend.store.changed(&context.name).fuse());
-                    is_beat_due = true;
-                }
-                beaten = &mut beating => match beaten {
-                    Ok(Heartbeat::Lost) => return Run::Lost,
-                    Ok(Heartbeat::Renewed { cancel }) => {
-                        if cancel == CancelRequest::Requested && !context.is_canceled() {
-                            context.cancel();
-                            grace.set(self.clock.sleep(CANCEL_GRACE).fuse());
-                        }
-                        pulse.set(self.clock.sleep(HEARTBEAT).fuse());
-                    }
-                    // The handler continues. Storing its outcome shows whether the lease was still held.
-                    Err(error) => {
-                        tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet; the worker tries again");
-                        pulse.set(self.clock.sleep(HEARTBEAT_RETRY).fuse());
-                    }
-                },
-                () = &mut pulse => is_beat_due = true,
-                never = &mut renewing, if plan.permits.have_slots() => match never {},
-                () = &mut rest => {}
-                () = context.progressed(), if !is_resting => {
-                    rest.set(self.clock.sleep(PROGRESS).fuse());
-                    is_beat_due = true;
-                }
+            () = self.clock.sleep(granted) => {
+                Run::Over(self.failure(task, Failure::timeout(granted), plan))
             }
-        }
-    }
-
-    /// Renews the slots of an attempt every [`HEARTBEAT`].
-    pub(crate) async fn renew(&self, permits: &Permits) -> Infallible {
-        loop {
-            self.clock.sleep(HEARTBEAT).await;
-            self.limiter.renew(permits).await;
-        }
-    }
-
-    pub(crate) async fn heartbeat(
-        &self,
-        context: &TaskContext,
-        token: u64,
-        progress: Option<Json>,
-    ) -> Result<Heartbeat, StoreError> {
-        context.note_beat();
-        let until = self.clock.now() + LEASE;
-        self.backend.store.heartbeat(&context.name, token, until, progress).await
-    }
-
-    async fn store_last_progress(&self, context: &TaskContext, token: u64) {
-        if let Some(progress) = context.take_progress()
-            && let Err(error) = self.heartbeat(context, token, Some(progress)).await
-        {
-            tracing::warn!(task = %context.name.id, %error, "the last progress note was not stored");
+            () = stop.cancelled() => Run::Over(Event::Interrupt { token }),
+            () = grace => Run::Over(Event::Stop { token }),
+            LeaseLost = self.lease_keeper().keep(task, context, &plan.permits) => Run::Lost,
         }
     }
 
@@ -362,15 +306,15 @@ impl Runner {
             None => {}
         }
         let retry = match (signal, &plan.pause_scope) {
-            // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause
-            // grows each time.
+            // An endpoint that asks for no pause, or repeatedly for a short pause, is unhealthy. The
+            // endpoint's pause grows each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
                 let pause =
                     pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
                 Retry::Defer(HeldReason::RetryAfter, self.clock.now() + pause)
             }
-            // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the
-            // endpoint stays open.
+            // A second 410, after a client resumed the endpoint, concerns this task alone: the task fails,
+            // and the endpoint stays open.
             (Some(DestinationSignal::Gone), Some(_))
                 if task.error.as_ref().is_none_or(|before| before.code != error.code) =>
             {
@@ -390,10 +334,10 @@ impl Runner {
         }
     }
 
-    /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It
+    /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. The wait
     /// doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
-        tracing::warn!(task = %task.id, "a call lacks handles, ports, memory or look-up slots of this process; its task is held");
+        tracing::warn!(task = %task.id, "this process lacks file handles, ports, memory or look-up slots for a call; the task is held");
         let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter()).min(HOLD_INTERVAL);
         Event::Hold { token: task.token, reason, until, reserved: Reservations::default() }
     }
@@ -402,8 +346,8 @@ impl Runner {
         JitterSample::from_bits(self.random.next_u64())
     }
 
-    /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would
-    /// be repeated otherwise. An expired lease does no harm meanwhile, since the store refuses late outcomes.
+    /// Stores the outcome. If the store is unavailable, retries until `stop` fires: otherwise the finished
+    /// work would be repeated. The lease may expire meanwhile, since the store refuses late outcomes.
     pub(crate) async fn settle(
         &self,
         name: TaskKey,
@@ -416,9 +360,9 @@ impl Runner {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
                 Ok(_) => return Settlement::Acknowledge,
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
-                    // Either an earlier try stored it and its answer was lost, or another attempt took over.
-                    // Both settle the hint.
-                    tracing::info!(task = %name.id, "an outcome was not stored, because the lease had ended or was lost");
+                    // Either an earlier try stored the outcome and its reply was lost, or another attempt
+                    // took over. In both cases, the hint is settled.
+                    tracing::info!(task = %name.id, "the store refused an outcome, because the attempt no longer has the lease; the outcome is dropped");
                     return Settlement::Acknowledge;
                 }
                 Err(ApplyError::Store(error)) => {
@@ -427,7 +371,7 @@ impl Runner {
             }
             tokio::select! {
                 () = stop.cancelled() => {
-                    tracing::error!(task = %name.id, "an outcome could not be stored; the task will be tried again");
+                    tracing::error!(task = %name.id, "an outcome could not be stored before the worker stopped; the task will run again");
                     return Settlement::Return;
                 }
                 () = self.clock.sleep(pause) => pause = (pause * 2).min(MAX_SETTLE_PAUSE),

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::plan::AttemptPlan;
 
-/// One attempt, for its handler.
+/// Data of one attempt, for its handler.
 pub struct TaskContext {
     /// Tenant and id of the task.
     pub name: TaskKey,
-    /// The task whose end this one reports, if it is a callback.
+    /// For a callback: the task whose end the callback reports. Otherwise `None`.
     pub parent: Option<TaskId>,
     /// Number of the attempt in this generation, from 1.
     pub attempt: u32,
@@ -28,13 +28,13 @@ pub struct TaskContext {
     pub number: u64,
     /// Maximum number of attempts by the task's retry policy.
     pub max_attempts: u32,
-    /// Key to pass on downstream, so that a receiver can recognize a repeated call.
+    /// Key to send with every call, so that the receiver can recognize a repeated call.
     pub idempotency_key: String,
     /// Maximum duration of this attempt.
     pub timeout: Duration,
-    /// Number of tasks that the submitting request has passed through.
+    /// Number of tasks that led to the submission of this task.
     pub(crate) hops: u8,
-    /// The endpoint that the task goes to.
+    /// Endpoint that the task names.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     cancel: CancellationToken,
     beaten: AtomicBool,
@@ -84,9 +84,9 @@ impl TaskContext {
         }
     }
 
-    /// Reports progress, in any JSON of at most [`MAX_PROGRESS`] bytes. Longer notes are dropped.
+    /// Reports progress as a note: any JSON of at most [`MAX_PROGRESS`] bytes. Longer notes are dropped.
     ///
-    /// It is stored within about a second and shown with the task. The last note wins.
+    /// The note is stored within about a second and shown with the task. It replaces the previous note.
     pub fn progress<T: Serialize>(&self, progress: &T) {
         match Json::from_value(progress) {
             Ok(json) if json.get().len() <= MAX_PROGRESS => {
@@ -94,15 +94,21 @@ impl TaskContext {
                 self.progressed.notify_one();
             }
             _ => {
-                tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON");
+                tracing::warn!(task = %self.name.id, "a progress note was dropped, because it is not JSON of at most 4 KiB");
             }
         }
     }
 
+    /// Reports the progress of an internal kind, of any length.
+    pub(crate) fn set_progress(&self, progress: Json) {
+        *self.progress.lock() = Some(progress);
+        self.progressed.notify_one();
+    }
+
     /// Resolves when the task has been canceled.
     ///
-    /// A handler that then returns anything but a result ends the task as `canceled`. One that does not
-    /// return within 5 seconds is dropped.
+    /// If the handler then returns an error, the task ends as `canceled`. If the handler does not return
+    /// within 5 seconds, the worker drops the handler's future.
     pub async fn canceled(&self) {
         self.cancel.cancelled().await;
     }
@@ -112,12 +118,12 @@ impl TaskContext {
         self.cancel.is_cancelled()
     }
 
-    /// Records that the lease is being renewed.
+    /// Records that the worker sends a heartbeat.
     pub(crate) fn note_beat(&self) {
         self.beaten.store(true, Ordering::Relaxed);
     }
 
-    /// Returns true if a renewal of the lease was ever sent.
+    /// Returns true if the worker has sent a heartbeat.
     pub(crate) fn has_beaten(&self) -> bool {
         self.beaten.load(Ordering::Relaxed)
     }

@@ -6,7 +6,7 @@ use nobat_core::task::lifecycle::Retry;
 use nobat_core::task::{ErrorCode, TaskError};
 use nobat_core::types::held_reason::HeldReason;
 
-/// Failure of an attempt. The `?` operator converts any error into one that is retried.
+/// Failure of an attempt. The `?` operator converts any error into a failure that is retried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// The error to record.
@@ -15,11 +15,11 @@ pub struct Failure {
     pub retry: Retry,
     /// Reason why no attempt was made. The task is held and no attempt is counted.
     pub(crate) held: Option<HeldReason>,
-    /// A request of the endpoint that concerns all of its tasks.
+    /// Signal from the endpoint that concerns all tasks of the endpoint.
     pub(crate) signal: Option<DestinationSignal>,
 }
 
-/// A request of the endpoint that concerns all of its tasks.
+/// Signal from the endpoint that concerns all tasks of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DestinationSignal {
     /// The endpoint asks for a pause of this duration.
@@ -39,14 +39,15 @@ impl Failure {
         Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, signal: None }
     }
 
-    /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No
-    /// attempt is counted. Without a limit key and an endpoint it acts like [`Failure::retry_after`].
+    /// Creates a failure that pauses the task's limit key for all tasks. If the task has no limit key, pauses
+    /// the task's endpoint. Such a pause counts no attempt. Without a limit key and an endpoint, the failure
+    /// acts like [`Failure::retry_after`].
     pub fn defer(pause: Duration, code: &str, message: impl Into<String>) -> Self {
         Self { signal: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 
-    /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator
-    /// or a client opens it.
+    /// Creates a failure after which the endpoint is marked as gone. nobat then holds the endpoint's tasks
+    /// until a client resumes the endpoint or changes its URL.
     pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
         Self { signal: Some(DestinationSignal::Gone), ..Self::permanent(code, message) }
     }
@@ -54,6 +55,14 @@ impl Failure {
     /// Creates a failure that is not retried.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
         Self { error: TaskError::new(code, message), retry: Retry::Never, held: None, signal: None }
+    }
+
+    /// Creates the failure of an attempt that was stopped after `limit`. The attempt is retried.
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        Self::retry(
+            ErrorCode::TIMEOUT,
+            format!("the attempt took longer than {} seconds", limit.as_secs_f64()),
+        )
     }
 
     /// Creates a failure for an attempt that could not be made, for `reason`.

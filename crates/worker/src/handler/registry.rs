@@ -6,9 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::json::decode::ReadError;
 use nobat_core::task::ErrorCode;
-use nobat_core::types::field_error::FieldError;
 use nobat_core::types::name::Name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,13 +27,17 @@ impl Handlers {
         Self::default()
     }
 
-    /// Adds a handler. It replaces one of the same kind.
+    /// Adds a handler. The new handler replaces an earlier handler of the same kind.
     #[must_use]
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
         const {
             assert!(
                 Name::is_valid(H::KIND),
                 "a handler's KIND must have 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+            );
+            assert!(
+                !matches!(H::KIND.as_bytes(), b"event"),
+                "the kind `event` is reserved for the tasks that fan events out"
             );
         };
         if let Ok(kind) = Name::new(H::KIND) {
@@ -58,7 +60,7 @@ impl KindRegistry for Handlers {
     }
 
     fn check_authority(&self, pem: &str) -> Result<(), String> {
-        nobat_delivery::authority::check(pem).map_err(|error| error.to_string())
+        nobat_delivery::ca_certificates::check(pem).map_err(|error| error.to_string())
     }
 }
 
@@ -75,13 +77,6 @@ pub(crate) fn input<T: DeserializeOwned>(payload: &Json) -> Result<T, Failure> {
     payload.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))
 }
 
-pub(crate) fn unreadable(error: ReadError) -> FieldError {
-    match error {
-        ReadError::Mismatch { pointer, detail } => FieldError::new(pointer, detail),
-        ReadError::Malformed { .. } => FieldError::new("", error.to_string()),
-    }
-}
-
 pub(crate) fn keep<T: Serialize>(output: &T) -> Result<Json, Failure> {
     let json = Json::from_value(output)
         .map_err(|error| Failure::permanent(ErrorCode::INVALID_RESULT, error.to_string()))?;
@@ -94,7 +89,7 @@ pub(crate) fn keep<T: Serialize>(output: &T) -> Result<Json, Failure> {
     Ok(json)
 }
 
-/// The panic's message stays in the process's log: it may quote the payload.
+/// Returns the failure of a handler that panicked, without the panic's message, which may quote the payload.
 pub(crate) fn panicked() -> Failure {
     Failure::retry(ErrorCode::CRASHED, "the handler panicked")
 }

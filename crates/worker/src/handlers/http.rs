@@ -41,9 +41,9 @@ use crate::signing::{CannotSign, NamedEndpoint, Signer};
 /// Runs the tasks of kind `http`, including callbacks.
 ///
 /// By default a 2xx is success. 408, 425, 429, 5xx and calls without a response are retried. The task or its
-/// endpoint may change both lists. Every other status is final, including redirects: the destination was
-/// checked for this URL, not for the redirect's. A blocked address and a response with the header
-/// `Nobat-No-Retry: 1` are final too.
+/// endpoint may set other statuses for success and for retries. Every other status is final. A redirect is
+/// final too, because only the task's URL was checked, not the redirect's URL. A blocked address and a
+/// response with the header `Nobat-No-Retry: 1` are final too.
 ///
 /// 429 and 503 with `Retry-After` pause all tasks of the same limit key or endpoint. 410 marks the endpoint
 /// as gone.
@@ -72,14 +72,16 @@ pub struct Call {
     /// Body, sent unchanged as `application/json`. `null` means no body. With a `content-type` other than
     /// JSON, a string is sent as its text.
     pub body: Option<Json>,
-    /// Binary body in base64 (RFC 4648, section 4; padding is optional), in place of `body`. It is sent as
-    /// `application/octet-stream` unless there is a `content-type`. It is never part of a batch.
+    /// Binary body in base64 (RFC 4648, section 4; padding is optional), in place of `body`. The body is sent
+    /// as `application/octet-stream` unless the headers contain `content-type`. A task with this field is
+    /// never part of a batch.
     pub body_base64: Option<String>,
     /// `Idempotency-Key` of the request: 1 to 255 visible ASCII characters. Default: a key that nobat
-    /// generates for the task. It stays the same over all attempts and replays. The header of this name has
-    /// the same effect.
+    /// generates for the task. The key stays the same over all attempts and replays. The header
+    /// `Idempotency-Key` has the same effect as this field.
     pub idempotency_key: Option<String>,
-    /// Maximum duration of the call, in seconds. At least 0.001. Effective only below the task's timeout.
+    /// Maximum duration of the call, in seconds. At least 0.001. Effective only if shorter than the task's
+    /// timeout.
     pub timeout: Option<f64>,
     /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list, or
     /// `200-299` without an endpoint.
@@ -114,7 +116,7 @@ pub enum Method {
 }
 
 impl Call {
-    /// Returns the idempotency key that the task brings, in its field or in the header.
+    /// Returns the idempotency key of the payload, from its field or its header.
     fn own_key(&self) -> Option<&str> {
         let of_header = || {
             self.headers
@@ -127,7 +129,7 @@ impl Call {
 }
 
 impl Http {
-    /// Creates a handler that sends through that client and signs nothing.
+    /// Creates a handler that sends through this client and signs nothing.
     pub fn new(client: Client) -> Self {
         Self { client, signer: None }
     }
@@ -173,13 +175,13 @@ fn at(context: &TaskContext) -> Option<NamedEndpoint<'_>> {
     })
 }
 
-/// Holds the task: the secret or the key to it may be available again later.
+/// Holds the task, since the secret or the master key may be available again later.
 fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
     tracing::warn!(task = %context.name.id, %error, "a request cannot be signed; it is not sent, and its task is held");
-    // Error texts of a store or a service belong in the log only.
+    // Error texts of a store or a service are only for the log, since clients can read the task's error.
     Failure::held(
         HeldReason::SecretUnavailable,
-        "the secret or a stored header of the request cannot be read",
+        "the request cannot be signed, because a stored secret or header cannot be read",
     )
 }
 
@@ -201,7 +203,7 @@ impl Handler for Http {
         if call.path.is_some() {
             wrong.push(FieldError::new(
                 "/path",
-                "a `path` needs an endpoint, and the task names none; send the whole URL in `url`",
+                "a `path` needs an endpoint, but the task names no endpoint; send the whole URL in `url`",
             ));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -230,7 +232,8 @@ impl Handler for Http {
         let mut request =
             prepare(&call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, &context.idempotency_key, context).await?;
-        // The client must time out before the worker does: only the client knows why a call is late.
+        // The HTTP client must time out before the worker does, because only the client knows why a call is
+        // late.
         request.timeout = request.timeout.saturating_sub(began.elapsed());
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
@@ -249,7 +252,7 @@ impl Handler for Http {
     }
 }
 
-/// Validates the fields that a call with a URL and one with an endpoint share.
+/// Validates the fields that are valid both with a URL and with an endpoint.
 fn wrong_anywhere(call: &Call) -> Vec<FieldError> {
     let mut wrong: Vec<FieldError> =
         headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
@@ -268,7 +271,7 @@ fn wrong_anywhere(call: &Call) -> Vec<FieldError> {
     if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
         wrong.push(FieldError::new(
             "/success_statuses",
-            "expected at least one range: without one, no response is a success",
+            "expected at least one range; without a range, no response counts as success",
         ));
     }
     wrong
@@ -281,16 +284,15 @@ fn wrong_key(call: &Call) -> Option<String> {
     }
     let is_other =
         |(name, value): (&String, &String)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && value != key;
-    call.headers
-        .iter()
-        .any(is_other)
-        .then(|| "the header `Idempotency-Key` has another value; send only one of the two".to_owned())
+    call.headers.iter().any(is_other).then(|| {
+        "the header `Idempotency-Key` has another value; send either this field or the header".to_owned()
+    })
 }
 
 fn wrong_base64(call: &Call) -> Option<&'static str> {
     let text = call.body_base64.as_ref()?;
     if call.body.is_some() {
-        return Some("`body` is present too; send only one of the two");
+        return Some("`body` and `body_base64` are both present; send only one of them");
     }
     decode_base64(text)
         .is_none()
@@ -328,8 +330,8 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     let mut headers = headers::read(&call.headers).map_err(|_| {
         Failure::permanent(ErrorCode::INVALID_PAYLOAD, "the payload contains headers that cannot be sent")
     })?;
-    // The endpoint's headers replace the task's: a client that may send tasks there must not choose the
-    // identity.
+    // The endpoint's headers replace the task's headers. An endpoint's header can be a credential, which a
+    // client must not replace.
     for (name, value) in fixed {
         headers.insert(name, value.clone());
     }

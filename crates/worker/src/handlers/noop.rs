@@ -1,4 +1,4 @@
-//! Kind `noop`: does nothing, or fails on request. For trials and for measurements of everything around a
+//! Kind `noop`: does nothing, or fails as configured. For tests, and to measure nobat without the work of a
 //! handler.
 
 use std::pin::pin;
@@ -46,7 +46,7 @@ impl Handler for Noop {
     async fn run(&self, script: Option<Script>, context: &TaskContext) -> Result<(), Failure> {
         let Some(script) = script else { return Ok(()) };
         let pause = script.pause().unwrap_or_default();
-        // Zero starts no timer, since benchmarks of everything else run this.
+        // Starts no timer for zero: benchmarks use this handler to measure the rest of nobat.
         if !pause.is_zero() {
             sleep(pause, context).await?;
         }

@@ -1,4 +1,5 @@
-//! Handling of dead letters: messages that a queue delivered repeatedly and that were never settled.
+//! Handling of hints in the dead-letter queue. The message queue moves a hint there after it has delivered
+//! the hint several times and no worker has settled it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,11 @@ use nobat_core::types::jitter_sample::JitterSample;
 
 /// Decides about tasks whose hints ended in the dead-letter queue.
 ///
-/// Only failures around the handler put hints there: an unavailable store, or a worker that died before its
-/// claim. A handler's failures count as attempts of the task, and its hints are acknowledged.
+/// A hint gets there if the store is unavailable, or if workers die before they claim the task. A failing
+/// handler is not a cause: the worker counts an attempt and settles the hint.
 #[derive(Clone)]
 pub struct DeadLetters {
-    /// The store and the queue.
+    /// The store and the message queue.
     pub backend: Backend,
     /// The clock.
     pub clock: Arc<dyn Clock>,
@@ -23,17 +24,18 @@ pub struct DeadLetters {
     pub random: Arc<dyn Random>,
 }
 
-/// Delay of a new hint after the first and the second dead letter of a task. After the third the task fails.
+/// Delays before a new hint is sent, after the first and the second hint of a task in a row ended in the
+/// dead-letter queue. After the third hint, the task fails.
 const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 impl DeadLetters {
-    /// Handles one dead letter, after `redrives` others of the same task in a row. Returns whether the queue
-    /// may forget it.
+    /// Handles one hint from the dead-letter queue. `redrives` is the number of earlier hints of the same
+    /// task in a row that ended there. The settlement says if the queue may delete the hint.
     pub async fn run(&self, name: &TaskKey, redrives: u32) -> Settlement {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,
             Err(error) => {
-                tracing::warn!(task = %name.id, %error, "a dead letter could not be processed; it will be received again");
+                tracing::warn!(task = %name.id, %error, "a hint in the dead-letter queue could not be processed; it will be received again");
                 Settlement::Return
             }
         }
@@ -42,14 +44,14 @@ impl DeadLetters {
     async fn look(&self, name: &TaskKey, redrives: u32) -> Result<(), StoreError> {
         let now = self.clock.now();
         let Some(task) = self.backend.store.get(name, now).await? else {
-            tracing::warn!(task = %name.id, "a dead letter names a task that does not exist; it is dropped");
+            tracing::warn!(task = %name.id, "a hint in the dead-letter queue names a task that does not exist; the hint is deleted");
             return Ok(());
         };
         if let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) {
             return self.apply(task, event).await;
         }
         match &task.state {
-            // A worker runs it, it has ended, or another hint is on its way: this hint is not needed.
+            // The hint is not needed: the task runs, has ended, or is not due yet and has a later hint.
             State::Running(_) | State::Ended(_) => Ok(()),
             State::Waiting(_) if task.due_at > now => Ok(()),
             State::Waiting(_) => match PAUSES.get(redrives as usize) {

@@ -11,11 +11,11 @@ pub struct Pruner {
     pub backend: Backend,
 }
 
-/// Maximum number of tasks that one write removes. Other writes wait for it.
+/// Maximum number of tasks that one write removes. A longer write would delay other writes.
 const AT_ONCE: usize = 500;
 
 impl Pruner {
-    /// Runs one pass. Returns how many tasks it removed.
+    /// Runs one pass. Returns the number of removed tasks.
     pub async fn run_once(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut removed = 0;
         loop {

@@ -14,7 +14,7 @@ use nobat_core::types::time::Timestamp;
 /// Finds and repairs overdue tasks.
 #[derive(Clone)]
 pub struct Sweeper {
-    /// The store and the queue.
+    /// The store and the message queue.
     pub backend: Backend,
     /// Source of randomness, for the jitter of retries.
     pub random: Arc<dyn Random>,
@@ -29,24 +29,25 @@ pub struct SweepReport {
     pub hinted: usize,
     /// Running tasks whose next check was postponed.
     pub put_off: usize,
-    /// Tasks whose outcome could not be stored. They are checked again after 5 minutes.
+    /// Tasks whose outcome could not be stored. The sweeper checks these tasks again after 5 minutes.
     pub failed: usize,
 }
 
 /// Maximum number of tasks in one pass.
 const MAX_TASKS: usize = 500;
-/// Number of parallel writes: enough for a store that groups writes, and for a remote one.
+/// Number of parallel writes: enough for a store that groups writes, and for a remote store.
 const MAX_IN_FLIGHT: usize = 64;
 /// Delay after a task's due time until its hint counts as lost.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Minimum pause between two hints of the same task. The pause grows with the task's delay.
+/// Minimum pause between two hints of the same task. Above this minimum, the pause is the time for which the
+/// task is overdue.
 const MIN_PAUSE: Duration = Duration::from_mins(5);
 /// Maximum pause between two hints of the same task.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 impl Sweeper {
-    /// Runs passes until one finds nothing or `deadline` has passed. Many tasks due at the same moment would
-    /// otherwise take one interval per pass.
+    /// Runs passes until a pass finds nothing or `deadline` has passed. One pass per interval would be too
+    /// slow if more than 500 tasks are due at the same moment.
     pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<SweepReport, StoreError> {
         let mut total = SweepReport::default();
         loop {
@@ -58,7 +59,7 @@ impl Sweeper {
         }
     }
 
-    /// Runs one pass. Passes may be repeated, run in parallel and be interrupted at any point.
+    /// Runs one pass. A pass may be repeated, run in parallel to other passes, and stop at any point.
     pub async fn run_once(&self, now: Timestamp) -> Result<SweepReport, StoreError> {
         let mut swept = SweepReport::default();
         let mut hints: Vec<Hint> = Vec::new();
@@ -106,7 +107,7 @@ impl Sweeper {
         let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) else {
             return Ok(0);
         };
-        // Read again, since the store may have listed the task without its payload.
+        // Reads the task again, since the store may have listed it without its payload.
         match self.backend.apply(&task.key(), None, event, now).await {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
@@ -119,7 +120,7 @@ impl Sweeper {
 }
 
 impl SweepReport {
-    /// Returns true if the pass changed nothing, so that another would find nothing either.
+    /// Returns true if the pass changed nothing, so another pass would find nothing either.
     fn is_idle(self) -> bool {
         self.judged + self.hinted + self.put_off == 0
     }
@@ -134,8 +135,8 @@ impl SweepReport {
     }
 }
 
-/// Returns the time of the next check of a waiting task: some minutes after it is due, then at doubling
-/// intervals. Its deadline comes first.
+/// Returns the time of the next check of a waiting task: 2 minutes after the task is due, then at doubling
+/// intervals. Returns the task's deadline if the deadline is earlier.
 fn next_look(task: &Task, now: Timestamp) -> Timestamp {
     let next = if task.due_at > now {
         task.due_at + PATIENCE

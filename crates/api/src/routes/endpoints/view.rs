@@ -19,10 +19,10 @@ use crate::routes::callback_secret::SecretView;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub(crate) struct EndpointView {
-    /// Name.
+    /// Name of the endpoint.
     #[schema(value_type = String)]
     pub(super) name: Name,
-    /// URL that tasks without a path call. The paths of other tasks are appended to it.
+    /// URL of the endpoint. nobat appends the path of a task to this URL.
     pub(super) url: String,
     /// Headers that nobat adds to every request. Their values are shown as `null`.
     pub(super) headers: BTreeMap<String, Option<String>>,
@@ -35,34 +35,35 @@ pub(crate) struct EndpointView {
     /// Maximum duration of an attempt in seconds, for tasks that set none. `null`: the default of 30.
     #[schema(required)]
     pub(super) timeout: Option<f64>,
-    /// Retries of tasks that set none. `null`: the retries of their queue.
+    /// Retry policy of tasks that set no retry policy. `null`: the retry policy of the task's queue.
     #[schema(required)]
     pub(super) retry: Option<RetryView>,
     /// HTTP statuses that count as success.
     pub(super) success_statuses: Vec<String>,
     /// HTTP statuses after which nobat retries the task.
     pub(super) retry_statuses: Vec<String>,
-    /// Start rate and concurrency of its tasks.
+    /// Start rate and concurrency of the endpoint's tasks.
     pub(super) limits: LimitsView,
-    /// Circuit breaker, which holds its tasks when too many attempts fail.
+    /// Circuit breaker. It holds the endpoint's tasks when too many attempts fail.
     pub(super) circuit_breaker: BreakerView,
-    /// Current state of its limits and of its circuit breaker. Only in responses to `GET` of one endpoint.
+    /// Current state of the endpoint's limits and circuit breaker. Only in responses to `GET` of one
+    /// endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub(super) state: Option<LimiterStatus>,
     /// Batching of tasks into one request. `null`: one request for each task.
     #[schema(required)]
     pub(super) batch: Option<BatchView>,
-    /// Certificate authorities that must have signed the endpoint's certificate, as PEM. `null`: those of the
-    /// operating system.
+    /// Certificate authorities that must have signed the endpoint's certificate, as PEM. `null`: the
+    /// authorities that the operating system trusts.
     #[schema(required)]
     pub(super) ca_certificates: Option<String>,
-    /// True if a client paused it. nobat holds its tasks.
+    /// True if a client paused the endpoint. nobat then holds the endpoint's tasks.
     pub(super) paused: bool,
-    /// True if it responded with 410 (Gone). nobat holds its tasks until a client resumes it or changes its
-    /// URL.
+    /// True if the endpoint responded with 410 (Gone). nobat holds the endpoint's tasks until a client
+    /// resumes the endpoint or changes its URL.
     pub(super) gone: bool,
-    /// Time of its creation.
+    /// Time at which the endpoint was created.
     #[schema(value_type = String, format = DateTime)]
     pub(super) created_at: Timestamp,
 }
@@ -74,7 +75,7 @@ pub(super) struct BatchView {
     /// Maximum number of tasks in one request.
     #[schema(value_type = u32)]
     pub(super) max_items: NonZeroU32,
-    /// Maximum time in seconds that the first task of a batch waits for others.
+    /// Maximum time in seconds that the first task of a batch waits for other tasks.
     pub(super) max_wait: f64,
     /// True if the endpoint's response contains a result for each task.
     pub(super) per_item_results: bool,

@@ -1,4 +1,4 @@
-//! Changes to an existing task: cancel and replay. Also grace periods and options that other routes share.
+//! Changes to an existing task: cancel and replay.
 
 use std::num::NonZeroU32;
 
@@ -13,24 +13,22 @@ use nobat_core::task::{CancelRequest, State as Standing, Task, TaskKey};
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::id::TaskId;
-use nobat_core::types::time::Timestamp;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, TasksReplay, TasksWrite};
-use crate::auth::principal::Principal;
 use crate::http::options::keyed_options;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::response;
 
-/// Routes that take an idempotency key. A key on one route does not match the same key on another.
+/// Route, as a part of the stored idempotency key. The same key on another route counts as another key.
 const CANCEL: &str = "/v1/tasks/{id}/cancel";
 
 const REPLAY: &str = "/v1/tasks/{id}/replay";
 
-/// Options of a cancellation. There are none yet.
+/// Options of a cancellation: none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cancel {}
@@ -39,8 +37,8 @@ struct Cancel {}
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Replay {
-    /// True to send the endpoint a new idempotency key, so that it repeats work that it has done already.
-    /// Default: `false`.
+    /// True to send a new idempotency key. The receiver then repeats work that it has already done. Default:
+    /// `false`.
     #[schema(default = false)]
     new_key: bool,
     /// Generation to replay, from the task's field `generation`. If the task is at another generation, the
@@ -51,8 +49,8 @@ pub(crate) struct Replay {
 
 /// Cancel a task
 ///
-/// Cancels a task at once if it is not running. Requests a running task to stop; its handler then decides how
-/// the task ends.
+/// Cancels a task at once if it is not running. Requests a running task to stop. The task's handler then
+/// decides how the task ends.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/cancel",
@@ -93,35 +91,20 @@ pub(crate) async fn cancel(
         Standing::Ended(_) => StatusCode::OK,
         Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
     };
-    changed(&canceled, status, &caller, now)
+    response::changed(&canceled, status, &caller, now)
 }
 
-/// Returns the answer to a change of a task, or to its repetition.
-fn changed(
-    outcome: &Applied,
-    status: impl Fn(&Task) -> StatusCode,
-    caller: &Principal,
-    now: Timestamp,
-) -> Result<Response, Problem> {
-    let (Applied::Done(task) | Applied::Repeated(task)) = outcome;
-    let mut response = response::task(status(task), task, caller, now)?;
-    if matches!(outcome, Applied::Repeated(_)) {
-        response::mark_replayed(&mut response);
-    }
-    Ok(response)
-}
-
-/// Returns true if a client has asked the task to stop already. Another request then changes nothing and gets
-/// no audit entry.
+/// Returns true if a client has already requested the task to stop. Another request then changes nothing and
+/// gets no audit entry.
 fn is_canceling(task: &Task) -> bool {
     matches!(&task.state, Standing::Running(lease) if lease.cancel == CancelRequest::Requested)
 }
 
 /// Replay a task
 ///
-/// Starts a new generation of attempts of a task that has ended. Its history stays. If several replays name
-/// the same `generation`, only one of them starts a new generation, even if that one ends before the others
-/// arrive.
+/// Starts a new generation of attempts of a task that has ended. The task's history stays. If several
+/// requests name the same `generation`, only the first request starts a new generation, even if the task has
+/// ended again before the next request arrives.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/replay",
@@ -156,5 +139,5 @@ pub(crate) async fn replay(
         generation.map_err(|detail| Problem::from(vec![FieldError::new("/generation", detail)]))?;
     let event = Event::Replay { key, generation: generation.map(NonZeroU32::get) };
     let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
-    changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
+    response::changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 /// Description of `Idempotency-Key` on routes that submit tasks.
-pub(crate) const IDEMPOTENCY_KEY: &str = "A request with the key and the body of an earlier one is a repetition, and creates no tasks. \
-    This applies as long as the earlier tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
+pub(crate) const IDEMPOTENCY_KEY: &str = "A request with the same key and the same body as an earlier request creates no tasks. \
+    This applies as long as the earlier tasks are kept. 1 to 255 ASCII characters, with or without quotes.";
 
 /// Description of `Idempotency-Key` on routes that change a task.
 pub(crate) const CHANGE_KEY: &str = "nobat carries out requests with the same key and the same body once for each task. The response to a \
     repeated request shows the task in its current state. A task remembers its last 16 keys, as long as it is kept. 1 to 255 ASCII \
-    characters, in quotes or bare.";
+    characters, with or without quotes.";
 
 /// Example of a submitted task with all common fields.
 pub(crate) fn submission() -> Value {

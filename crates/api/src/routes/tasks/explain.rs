@@ -4,7 +4,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures_util::future::{OptionFuture, try_join_all, try_join5};
+use futures_util::future::{OptionFuture, try_join_all};
 use nobat_core::config::kind::{KindError, Target};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::record::RecordKind;
@@ -12,8 +12,9 @@ use nobat_core::config::task_config::TaskConfig;
 use nobat_core::limits::LimiterKey;
 use nobat_core::policy::decide;
 use nobat_core::policy::explain::ExplanationView;
-use nobat_core::policy::explain::{ExplainInput, Known, explain};
+use nobat_core::policy::explain::{ExplainInput, LimiterSnapshot, explain};
 use nobat_core::ports::StoreError;
+use nobat_core::task::event::EVENT_KIND;
 use nobat_core::task::{State as Standing, Task, TaskKey};
 use nobat_core::types::id::TaskId;
 
@@ -23,14 +24,14 @@ use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::response;
 
-/// Approximate size of an explanation in an answer, in bytes.
+/// Approximate size of an explanation in a response, in bytes.
 const EXPLANATION_BYTES: usize = 600;
 
 /// Explain why a task is not running
 ///
-/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's own
-/// state, the current configuration of its queue, kind, endpoint and limit key, and the current state of
-/// their limits.
+/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's
+/// state, the current configuration of the task's queue, kind, endpoint and limit key, and the current state
+/// of those limits.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/explain",
@@ -56,7 +57,7 @@ pub(crate) async fn one(
     )
 }
 
-/// Reads the current configuration and limiter state for a task, past all caches.
+/// Reads the current configuration and limiter state for a task from the store, not from a cache.
 async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> {
     if matches!(task.state, Standing::Ended(_)) {
         return Ok(ExplainInput::default());
@@ -76,22 +77,32 @@ async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> 
     };
     let (queue, kind) =
         (queue_config(RecordKind::Queue, &task.queue), queue_config(RecordKind::Kind, &task.kind));
-    let (queue, kind, settings, endpoint, limit_key) =
-        try_join5(queue, kind, config.tenant(tenant), endpoint, limit_key).await?;
+    let subscription = async {
+        OptionFuture::from(
+            options.origin.as_ref().map(|origin| config.subscription(tenant, &origin.subscription)),
+        )
+        .await
+        .transpose()
+    };
+    let of_task = async { tokio::try_join!(endpoint, limit_key, subscription) };
+    let (queue, kind, settings, (endpoint, limit_key, subscription)) =
+        tokio::try_join!(queue, kind, config.tenant(tenant), of_task)?;
     let input = ExplainInput {
         task_config: TaskConfig { queue, kind, tenant: settings.limits },
         endpoint: endpoint.flatten(),
         limit_key,
         limiters: Vec::new(),
-        has_handler: !matches!(
-            app.kinds.check(&task.kind, &task.payload, Target::Payload),
-            Err(KindError::UnknownKind(_))
-        ),
+        is_subscription_paused: subscription.flatten().is_some_and(|subscription| subscription.paused),
+        has_handler: task.kind == *EVENT_KIND
+            || !matches!(
+                app.kinds.check(&task.kind, &task.payload, Target::Payload),
+                Err(KindError::UnknownKind(_))
+            ),
     };
     let limiters = decide(task, input.configuration()).limiters.into_iter().map(async |(of, limits)| {
         let name = LimiterKey { tenant: tenant.clone(), scope: of };
         let limiter = app.backend.limiters.read(&name).await?.limiter;
-        Ok::<_, StoreError>(Known { of: name.scope, limits, limiter })
+        Ok::<_, StoreError>(LimiterSnapshot { of: name.scope, limits, limiter })
     });
     let limiters = try_join_all(limiters).await?;
     Ok(ExplainInput { limiters, ..input })

@@ -20,7 +20,7 @@ use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::response;
 
-/// First pause between two reads of a task that a client waits for. It doubles from read to read.
+/// First pause between two reads of a task that a client waits for. The pause doubles after each read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum pause between two reads.
@@ -29,8 +29,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Get a task
 ///
 /// With `wait`, the server holds the response until the task has ended or the time is up. The response shows
-/// the current state in both cases. Only keys with the scope `payload:view` see the payload and the result,
-/// in this response and in all others.
+/// the current state in both cases. Only keys with the scope `payload:view` see the payload and the result.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
@@ -39,7 +38,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
     security(("key" = ["tasks:read"])),
     params(
         ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
-        ("wait" = Option<f64>, Query, minimum = 0, description = "Maximum time in seconds for which the server holds the response until the task has ended. Default 0. The server lowers it to its maximum: 25, in Lambda 5.", example = 25),
+        ("wait" = Option<f64>, Query, minimum = 0, description = "Maximum time in seconds for which the server holds the response until the task has ended. Default 0. The server lowers a longer time to its maximum: 25, in Lambda 5.", example = 25),
     ),
     responses((status = 200, description = "The task in its current state.", body = TaskView<'static>, example = json!(crate::routes::tasks::examples::retrying()))),
 )]
@@ -60,14 +59,14 @@ pub(crate) async fn one(
     response::task(StatusCode::OK, &task.ok_or_else(Problem::task_not_found)?, &caller, app.clock.now())
 }
 
-/// Parses seconds. Returns `max` if that is less.
+/// Parses seconds, and limits them to `max`.
 fn seconds(text: &str, max: Duration) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
     // This excludes negative numbers and NaN. Infinity becomes `max`.
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(max, |wait| wait.min(max)))
 }
 
-/// Returns the task once it has ended. Returns its current state when the time is up or the server stops.
+/// Returns the task as soon as it has ended, or in its current state when the time is up or the server stops.
 async fn ended(app: &App, name: &TaskKey, wait: Duration) -> Result<Option<Task>, StoreError> {
     let store = &app.backend.store;
     let mut time_is_up = pin!(async {
@@ -89,7 +88,7 @@ async fn ended(app: &App, name: &TaskKey, wait: Duration) -> Result<Option<Task>
             biased;
             () = &mut time_is_up => return store.get(name, app.clock.now()).await,
             () = &mut changed => {}
-            // Some stores cannot report changes.
+            // Some stores cannot report changes, so the task is also read again after a pause.
             () = app.clock.sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }

@@ -10,7 +10,6 @@ use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::view::TaskView;
 use nobat_core::task::{Task, TaskKey, TaskOptions};
 use nobat_core::types::field_error::FieldError;
-use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,8 +26,8 @@ use crate::quotas::pending_quota::SubmittedTasks;
 const ONE: &str = "/v1/tasks";
 const BATCH: &str = "/v1/tasks/batch";
 const MAX_BATCH: usize = 100;
-/// Header in the requests that tasks send: the number of tasks in the chain that led to the request. Stops
-/// loops.
+/// Header that nobat adds to the requests of tasks: the number of tasks that led to the request. The server
+/// refuses a request above [`TaskOptions::MAX_HOPS`], which stops loops.
 static HOPS: HeaderName = HeaderName::from_static("nobat-hops");
 
 /// Several tasks. nobat accepts all of them or none.
@@ -90,8 +89,8 @@ pub(crate) async fn one(
         return Err(Problem::internal("the store returned no task"));
     };
     let mut response = accepted.marked(response::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
-    // A relative path. An absolute one would repeat the client's `Host` header, which could point other
-    // clients to another server.
+    // A relative path. An absolute URL would repeat the client's `Host` header, which can name another
+    // server.
     if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -100,8 +99,8 @@ pub(crate) async fn one(
 
 /// Submit up to 100 tasks
 ///
-/// nobat accepts all of them or none. If one task is not valid, it refuses the batch, and `errors` gives that
-/// task's index. An `Idempotency-Key` applies to the whole batch.
+/// nobat accepts all of them or none. If one task is not valid, nobat refuses the batch, and `errors` gives
+/// the index of that task. An `Idempotency-Key` applies to the whole batch.
 #[utoipa::path(
     post,
     path = "/v1/tasks/batch",
@@ -151,7 +150,7 @@ struct Accepted {
     history: History,
 }
 
-/// Tells a first request from a repeated one.
+/// Distinguishes a first request from a repeated request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum History {
     New,
@@ -168,24 +167,15 @@ impl<'a> SubmitRequest<'a> {
         Ok(Self { app, identity, caller, hops: hops(headers)?, now: app.clock.now() })
     }
 
-    /// Returns the task, or everything that is wrong with it.
+    /// Returns the task of a submission, or all errors in the submission. `place` is the index of the
+    /// submission in the request.
     async fn task(
         &self,
         submission: Submission,
         place: usize,
     ) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
-        let (tenant, config_cache) = (&self.caller.tenant, self.app.config_cache());
-        // A malformed name finds no endpoint here. `into_task` reports it.
-        let endpoint = match submission.endpoint.as_deref().map(Name::new) {
-            Some(Ok(name)) => config_cache.endpoint(tenant, &name).await?,
-            _ => None,
-        };
-        let task_config = match (submission.queue(), Name::new(&submission.kind)) {
-            (Ok(queue), Ok(kind)) if submission.retry.is_none() => {
-                Some(config_cache.task_config(tenant, &queue, &kind).await?)
-            }
-            _ => None,
-        };
+        let (endpoint, task_config) =
+            self.app.config_cache().for_submission(&self.caller.tenant, &submission).await?;
         Ok(submission.into_task(&SubmissionContext {
             tenant: &self.caller.tenant,
             id: self.identity.id(&self.caller.tenant, place, self.now),
@@ -225,9 +215,10 @@ impl<'a> SubmitRequest<'a> {
         tasks: Result<Vec<Task>, Vec<FieldError>>,
     ) -> Result<Accepted, Problem> {
         match tasks {
-            // A repeated request gets its first tasks, even if the tenant has reached its limit since.
-            Ok(_) if !self.may_wait(count).await? => {
-                self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits()))
+            // A repeated request gets the tasks of the first request, even if the tenant has reached its
+            // limit since.
+            Ok(_) if !may_wait(self.app, self.caller, count, self.now).await? => {
+                self.remember(count).await?.unwrap_or_else(|| Err(quota_exceeded(self.app)))
             }
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
                 InsertResult::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
@@ -237,28 +228,15 @@ impl<'a> SubmitRequest<'a> {
         }
     }
 
-    /// Returns true if the tenant may have so many more waiting tasks.
-    async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
-        let Some(limit) = self.caller.settings.max_pending_tasks else { return Ok(true) };
-        let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
-        let more = SubmittedTasks { tenant, limit, count, recount: self.app.recount, now: self.now };
-        self.app.pending_quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
-    }
-
-    fn too_much_waits(&self) -> Problem {
-        let detail = "the tenant has reached its `max_pending_tasks`, and no task was accepted; try again after the time in Retry-After";
-        Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(self.app.recount))
-    }
-
-    /// Returns the tasks that the store found under this request's ids. Fails if another request created
-    /// them, or if some no longer exist.
+    /// Returns `found`: the stored tasks with this request's ids. Fails if a different request created these
+    /// tasks, or if some of these tasks no longer exist.
     fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
         let fingerprint = self.identity.fingerprint();
         if found.iter().any(|task| task.options.fingerprint != fingerprint) {
             return Err(Problem::key_reused());
         }
-        // Without a key, ids are random. A task that exists already then comes from the store's own retry of
-        // this write.
+        // Without a key, ids are random. If a task with such an id already exists, the store has retried this
+        // write.
         let history = if fingerprint.is_some() { History::Replayed } else { History::New };
         if found.len() != count {
             return Err(Problem::new(
@@ -274,11 +252,11 @@ impl<'a> SubmitRequest<'a> {
         Ok(Accepted { tasks: found, history })
     }
 
-    /// Looks up the tasks of an earlier request with the same key, for a request that is not valid or not
-    /// admitted now.
+    /// Returns the tasks of an earlier request with the same key. Called if this request is not valid or
+    /// exceeds the tenant's limit.
     ///
-    /// A request that was valid once can become invalid: its deadline passes, or its kind is removed. With
-    /// its key it is still the same request.
+    /// A valid request can become invalid: a deadline passes, or a kind is removed. A client that repeats the
+    /// request with the same key must still get the tasks.
     async fn remember(&self, count: usize) -> Result<Option<Result<Accepted, Problem>>, Problem> {
         let mut found = Vec::new();
         let keyed = matches!(self.identity, Identity::Keyed { .. });
@@ -288,7 +266,7 @@ impl<'a> SubmitRequest<'a> {
                 id: self.identity.id(&self.caller.tenant, place, self.now),
             };
             found.extend(self.app.backend.store.get(&name, self.now).await?);
-            // If the first task does not exist, the key was never used. This saves up to 99 reads.
+            // If the first task does not exist, the key is unknown. This check saves up to 99 reads.
             if found.is_empty() {
                 return Ok(None);
             }
@@ -297,15 +275,34 @@ impl<'a> SubmitRequest<'a> {
     }
 }
 
-/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above
-/// [`TaskOptions::MAX_HOPS`].
-fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
+/// Returns true if the tenant may have `count` more pending tasks.
+pub(crate) async fn may_wait(
+    app: &App,
+    caller: &Principal,
+    count: usize,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(limit) = caller.settings.max_pending_tasks else { return Ok(true) };
+    let (tenant, store) = (&caller.tenant, &app.backend.store);
+    let more = SubmittedTasks { tenant, limit, count, recount: app.recount, now };
+    app.pending_quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
+}
+
+/// Returns the error for a request that [`may_wait`] does not admit.
+pub(crate) fn quota_exceeded(app: &App) -> Problem {
+    let detail = "the tenant would exceed its `max_pending_tasks`, so no task was accepted; try again after the time in Retry-After";
+    Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(app.recount))
+}
+
+/// Returns the number of tasks that led to a request, from the header [`HOPS`]. Returns 0 without this
+/// header. Fails above [`TaskOptions::MAX_HOPS`].
+pub(crate) fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
     let hops =
         said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= TaskOptions::MAX_HOPS);
     let detail = || {
         format!(
-            "too many tasks submitted one another; expected `nobat-hops` from 0 to {}",
+            "the request passed through too many tasks, which may be a loop; expected `nobat-hops` from 0 to {}",
             TaskOptions::MAX_HOPS
         )
     };

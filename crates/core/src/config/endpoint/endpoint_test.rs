@@ -1,4 +1,4 @@
-//! Test call of an endpoint, which shows its outcome.
+//! Test call to an endpoint. It shows the request and its outcome to a client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::types::id::TaskId;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 
-/// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter
-/// is asked for a permit, and none learns the outcome.
+/// Sends test calls to endpoints. A test call belongs to no task, needs no permit of a limiter, and does not
+/// change a limiter. The endpoint may be paused or gone.
 #[async_trait]
 pub trait EndpointTester: Send + Sync {
-    /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns
-    /// the request and its outcome.
+    /// Sends the call with the same headers and signature as a task's call. Returns the request and its
+    /// outcome.
     async fn test(&self, trial: EndpointTest) -> TestResult;
 }
 
@@ -30,10 +30,10 @@ pub struct EndpointTest {
     pub name: Name,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// Payload that a task would have, already checked. Without a body, the tester sends a sample if the
-    /// method has a body.
+    /// Payload of an `http` task, already checked. If it has no body, the tester sends a sample for the
+    /// methods `POST`, `PUT` and `PATCH`.
     pub call: Json,
-    /// ID in place of a task's ID.
+    /// Id that the call uses instead of a task id.
     pub id: TaskId,
     /// Maximum duration of the call.
     pub limit: Duration,
@@ -45,14 +45,14 @@ pub struct EndpointTest {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TestResult {
-    /// The request. `null` if none could be sent.
+    /// The request. `null` if nobat could not send it.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub request: Option<TestRequest>,
     /// The response. `null` if there was none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub response: Option<TestResponse>,
-    /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a
-    /// task would have succeeded.
+    /// Reason why there was no response, or why a task with this response would not succeed. `null` if the
+    /// task would succeed.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<TestError>,
     /// Duration of the call in seconds.
@@ -67,8 +67,8 @@ pub struct TestRequest {
     pub method: String,
     /// URL of the request.
     pub url: String,
-    /// Headers, with names in lower case. `null` replaces the values of the endpoint's own headers, which are
-    /// secret.
+    /// Headers, with names in lower case. A header from the endpoint's configuration has the value `null`,
+    /// because its value is secret.
     pub headers: BTreeMap<String, Option<String>>,
     /// Body as text. Empty if there is none, `null` if it is binary.
     #[cfg_attr(feature = "openapi", schema(required))]
@@ -92,7 +92,8 @@ pub struct TestResponse {
     /// Binary body in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// True if the body was longer.
+    /// True if the end of the body is missing, because it is longer than 64 KiB or its compression is
+    /// damaged.
     pub truncated: bool,
 }
 
@@ -102,13 +103,13 @@ pub struct TestResponse {
 pub struct TestError {
     /// Stable error code for programs, the same as in a failed attempt of a task.
     pub code: String,
-    /// Sentence for people.
+    /// Explanation for people.
     pub message: String,
-    /// True if nobat would retry a task.
+    /// True if nobat would retry a task after this error.
     pub retry: bool,
 }
 
-/// Tester of a program that calls no endpoints.
+/// Tester of a program that cannot call endpoints.
 pub struct NoEndpointTester;
 
 #[async_trait]
@@ -116,7 +117,7 @@ impl EndpointTester for NoEndpointTester {
     async fn test(&self, _trial: EndpointTest) -> TestResult {
         let fault = TestError {
             code: "not_called".to_owned(),
-            message: "this program calls no endpoints".to_owned(),
+            message: "this program cannot call endpoints; use the API of a nobat server".to_owned(),
             retry: false,
         };
         TestResult { request: None, response: None, error: Some(fault), seconds: 0.0 }

@@ -28,20 +28,20 @@ use crate::types::time::Timestamp;
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
-    /// The `http` or `https` URL that tasks without a path call, with or without a slash at its end. The
-    /// paths of other tasks follow it. It has no query, no fragment, and no segments `.` and `..`. At most
-    /// 1,024 bytes of printable ASCII.
+    /// Base URL with the scheme `http` or `https`. A task calls this URL, followed by the task's path if it
+    /// has one. A slash at the end is optional. The URL has no query, no fragment, and no segment `.` or
+    /// `..`. At most 1,024 bytes of printable ASCII.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
-    /// Headers that every request gets. They replace headers of the same names that tasks bring. The values
-    /// are stored encrypted and never shown. `null` keeps the stored value, as long as scheme, host and port
-    /// stay the same.
+    /// Headers of every request. They replace a task's headers of the same names. nobat stores the values
+    /// encrypted and never shows them. `null` keeps the stored value, but only if the scheme, host and port
+    /// of `url` stay the same.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
     /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. It replaces all current
-    /// secrets at once. If omitted, the current secrets go on signing. A new endpoint gets a generated
-    /// secret, which the response shows once.
+    /// secrets at once. If omitted, the current secrets stay in use. A new endpoint without a secret gets a
+    /// generated one, which the response shows once.
     #[cfg_attr(
         feature = "openapi",
         schema(
@@ -57,14 +57,14 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
-    /// Statuses that mean success, such as `200-299`, which is the default. From 1 to 20 ranges.
+    /// Statuses that mean success: 1 to 20 ranges. Default `200-299`.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
     pub success_statuses: Option<Vec<String>>,
-    /// Statuses that mean that a later attempt may succeed, such as `>=500` or `!501`. Default 408, 425, 429
-    /// and `>=500`. At most 20 ranges. A status in neither list is final.
+    /// Statuses after which a later attempt may succeed: at most 20 ranges, such as `>=500` or `!501`.
+    /// Default 408, 425, 429 and `>=500`. After a status in neither list, the task fails without a retry.
     #[cfg_attr(feature = "openapi", schema(max_items = 20))]
     pub retry_statuses: Option<Vec<String>>,
-    /// Start rate and concurrency of its calls. No limits by default.
+    /// Rate and concurrency limits of calls to the endpoint. No limits by default.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
     pub limits: Option<LimitsSubmission>,
@@ -76,44 +76,46 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
     pub batch: Option<BatchSubmission>,
-    /// Certificate authorities to trust for this endpoint, in place of the operating system's: up to ten
-    /// certificates in PEM. At most 16,384 characters.
+    /// Certificate authorities for this endpoint, instead of those of the operating system. Up to ten
+    /// certificates in PEM, at most 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
     pub ca_certificates: Option<String>,
-    /// True if tasks for the endpoint are held. If omitted, the value does not change.
+    /// True to pause the endpoint: its tasks are held. False to resume it. If omitted, the value does not
+    /// change.
     pub paused: Option<bool>,
 }
 
-/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or,
-/// if `per_item_results` is set, of `{"id", "body"}`.
+/// Settings for batches, which send several tasks in one request. The request body is an array of the tasks'
+/// bodies. If `per_item_results` is set, the request body is an array of `{"id", "body"}`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchSubmission {
-    /// Maximum number of tasks in one request. Default 100. From 1 to 100. Fewer go if their bodies exceed 1
-    /// MiB together.
+    /// Maximum number of tasks in one request. Default 100. From 1 to 100. A request contains fewer tasks if
+    /// their bodies together would exceed 1 MiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100))]
     pub max_items: Option<f64>,
-    /// Maximum time for which the first task waits for others, in seconds. Default 5. From 0 to 900.
+    /// Maximum time for which the first task of a batch waits for other tasks, in seconds. Default 5. From 0
+    /// to 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
     pub max_wait: Option<f64>,
-    /// True if the response reports the outcome of each item: `{"results": [{"id", "status"}]}`. Default
-    /// `false`.
+    /// True if the endpoint's response reports the outcome of each item: `{"results": [{"id", "status"}]}`.
+    /// Default `false`.
     pub per_item_results: Option<bool>,
 }
 
-/// Maximum number of tasks in one request, and its default. A client can submit as many in one request.
+/// Maximum and default number of tasks in one request. One submission can contain the same number of tasks.
 const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
-/// Default of the maximum time for which the first task waits for others.
+/// Default of [`BatchSubmission::max_wait`].
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Context in which the API accepts an endpoint.
+/// Data that the server adds to an [`EndpointSubmission`].
 pub struct EndpointUpdateContext<'a> {
     /// Stored endpoint of that name, if there is one.
     pub current: Option<&'a Endpoint>,
-    /// Kinds that this installation runs. They check URLs and headers.
+    /// Kinds that this installation runs, to check the URL and the headers.
     pub kinds: &'a dyn KindRegistry,
-    /// Longest timeout that workers grant.
+    /// Maximum timeout of an attempt.
     pub max_timeout: Duration,
     /// Seals a secret for this endpoint.
     pub seal: &'a (dyn Fn(&[u8]) -> Sealed + Sync),
@@ -126,7 +128,7 @@ pub struct EndpointUpdateContext<'a> {
 /// Checked endpoint, ready to be stored.
 #[derive(Debug)]
 pub struct EndpointUpdate {
-    /// The endpoint, one version after the stored one.
+    /// The endpoint. Its version is one higher than the stored version.
     pub endpoint: Endpoint,
     /// Generated secret, if the endpoint needed one.
     pub made: Option<WebhookSecret>,
@@ -139,7 +141,8 @@ enum Value {
 }
 
 impl Value {
-    /// Returns the text to check. It is empty for a kept value, which was checked when the client sent it.
+    /// Returns the text to check. A kept value gives an empty text, because nobat checked that value when the
+    /// client sent it.
     fn text(&self) -> &str {
         match self {
             Self::New(text) => text,
@@ -159,7 +162,7 @@ impl EndpointSubmission {
         if self.url.contains(['?', '#']) {
             wrong.add(
                 "/url",
-                "expected a URL without a query and a fragment, because nobat appends paths to it",
+                "the URL has a query or a fragment, but nobat appends paths to it; send a URL without them",
             );
         }
         let url = wrong.url(&self.url);
@@ -177,7 +180,10 @@ impl EndpointSubmission {
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = ResponsePolicy::default();
         if self.success_statuses.as_ref().is_some_and(Vec::is_empty) {
-            wrong.add("/success_statuses", "expected at least one range; without one, no task can succeed");
+            wrong.add(
+                "/success_statuses",
+                "expected at least one range; without a success status, no task can succeed",
+            );
         }
         let success_statuses = self
             .success_statuses
@@ -239,8 +245,8 @@ impl BatchSubmission {
     }
 }
 
-/// Returns the headers to store. `null` keeps a value only for the same destination. Otherwise a client that
-/// may change an endpoint could have its secrets sent elsewhere and read them there.
+/// Returns the headers to store. `null` keeps a stored value only for the same scheme, host and port.
+/// Otherwise a client could change the URL to its own server and receive the stored secrets.
 fn headers(
     given: BTreeMap<String, Option<String>>,
     url: Option<&HttpUrl>,
@@ -248,21 +254,21 @@ fn headers(
     wrong: &mut ValidationErrors,
 ) -> BTreeMap<String, Value> {
     let mut headers = BTreeMap::new();
-    // A URL that cannot be parsed is refused anyway, with its own error.
+    // A URL that cannot be parsed has its own error already.
     let is_elsewhere = current.zip(url).is_some_and(|(current, url)| !url.same_destination(&current.url));
     for (name, value) in given {
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
         // Header names ignore case: all spellings are one header.
         let name = name.to_ascii_lowercase();
         if name == "idempotency-key" {
-            let detail = "an endpoint cannot set `Idempotency-Key`, because each task needs its own key; set `idempotency_key` in the payload";
+            let detail = "an endpoint cannot set `Idempotency-Key`, because each task needs its own key; send `idempotency_key` in the payload of the task";
             wrong.add(&pointer, detail);
             continue;
         }
         if value.is_none() && is_elsewhere {
             wrong.add(
                 &pointer,
-                "`null` keeps a value only for the same scheme, host and port; send the value",
+                "`null` keeps the stored value, but the scheme, host or port of `url` has changed; send the value",
             );
             continue;
         }
@@ -290,7 +296,7 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut ValidationErrors) -> 
     Statuses::new(ranges)
 }
 
-/// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to
+/// Returns the new status. A gone endpoint opens again if a client changes its URL or sets `paused` to
 /// `false`.
 fn status(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> EndpointStatus {
     match (paused, current.map(|current| current.status).unwrap_or_default()) {
@@ -304,7 +310,7 @@ fn status(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> En
 }
 
 impl ValidationErrors {
-    /// Parses the URL of an endpoint. Returns `None` if it cannot be parsed, and adds the error.
+    /// Parses the URL of an endpoint. If the URL cannot be parsed, adds an error and returns `None`.
     fn url(&mut self, text: &str) -> Option<HttpUrl> {
         let parsed = HttpUrl::parse(text).map_err(|invalid| {
             self.0.push(FieldError {
@@ -329,7 +335,7 @@ impl ValidationErrors {
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.text())).collect();
         let Ok(probe) = Json::from_value(&Call { url, headers }) else { return };
         if let Err(KindError::Payload(invalid)) = kinds.check(&HTTP, &probe, Target::Payload) {
-            // The error of a missing URL has been added before.
+            // A URL that could not be parsed (`None`) has its own error already.
             self.0.extend(invalid.into_iter().filter(|invalid| url.is_some() || invalid.pointer != "/url"));
         }
     }

@@ -24,19 +24,19 @@ pub struct ExplanationView<'a> {
     pub code: ExplainCode,
     /// Reason in one sentence for people, with more details.
     pub reason: String,
-    /// Time at which this changes by itself, or at which nobat checks again. For a running task: end of its
-    /// lease, unless the worker renews it. `null` if unknown, or if the task has ended.
+    /// Time at which the reason ends by itself, or at which nobat checks the task again. For a running task:
+    /// end of its lease, unless the worker renews the lease. `null` if unknown, or if the task has ended.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub until: Option<Timestamp>,
-    /// Object that holds the task. `null` if there is none with a name.
+    /// Object that holds the task. `null` if no object with a name holds it.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub blocked_by: Option<BlockedByView>,
     /// Number of attempts so far that count against the retry policy, including one that is running.
     pub attempt: u32,
-    /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the
-    /// endpoint's current one, or else its queue's.
+    /// Number of attempts that the retry policy allows. A task with an endpoint and without a retry policy of
+    /// its own uses the current policy of the endpoint, or else of the queue.
     pub max_attempts: u32,
-    /// Reason and end of the last hold. `code` may differ by now.
+    /// Reason and end of the last hold. `code` can differ, because `code` describes the current state.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub held: Option<HeldView>,
     /// Error of the last attempt, or reason why there will be no other attempt.

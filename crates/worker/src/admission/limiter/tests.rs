@@ -273,8 +273,8 @@ async fn refusal_by_one_limiter_frees_slots_of_the_others() {
     assert_eq!((wait.reason, world.in_use()), (HeldReason::ConcurrencyLimited, 0));
 }
 
-/// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone
-/// sets the throughput.
+/// A task that waits for two rates must not lose its reservation at the first rate. The lower rate alone sets
+/// the throughput.
 #[tokio::test]
 async fn task_with_two_rates_starts_at_the_lower_rate() {
     for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
@@ -292,7 +292,7 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
             scoped_limits(LimitScope::Key(name("k")), narrow),
         ];
         let begun = world.clock.now();
-        // Twelve tasks arrive per second. Each asks again when told to.
+        // Twelve tasks arrive per second. Each task asks again at the time that its limiter states.
         let mut waiting: BTreeMap<(Timestamp, u64), HoldState> = (0..12 * 60)
             .map(|number| {
                 ((begun + Duration::from_millis(number * 1_000 / 12), number), HoldState::default())
@@ -322,8 +322,8 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
     }
 }
 
-/// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot
-/// is free.
+/// A task that holds a reservation at one limiter and waits at another keeps one reservation. The slot of the
+/// other reservation is free.
 #[tokio::test]
 async fn replaced_reservation_is_given_back() {
     let world = World::new();

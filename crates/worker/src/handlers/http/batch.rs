@@ -24,7 +24,7 @@ use crate::handlers::http::{Call, Http, Method, answers, is_json, prepare};
 /// Maximum size of the body that each task keeps of a response to the whole batch, in bytes.
 const KEPT_BODY: usize = 1_024;
 
-/// A task's item in a request to an endpoint that answers with a result per item.
+/// Item of one task in a batch request to an endpoint with `per_item_results`.
 #[derive(Serialize)]
 struct Item<'a> {
     id: String,
@@ -32,14 +32,14 @@ struct Item<'a> {
     body: Option<&'a Json>,
 }
 
-/// Response with a result per item, unless it is the bare list. Other fields are ignored.
+/// Response with a result per item, in the form `{"results": [...]}`. Other fields are ignored.
 #[derive(Deserialize)]
 struct Results {
     results: Vec<Json>,
 }
 
-/// Result of one item: the status and the body that a request of its own would have had. Other fields are
-/// ignored.
+/// Result of one item: the status and the body that the response to a separate request would have had. Other
+/// fields are ignored.
 #[derive(Deserialize)]
 struct ItemResult {
     id: String,
@@ -61,8 +61,8 @@ fn results(body: &[u8]) -> Option<Vec<Json>> {
         .ok()
 }
 
-/// Returns a key that is equal for calls that may share a request. It covers everything but the JSON body,
-/// the idempotency key and the timeout. `None` if the body cannot be an item of an array.
+/// Returns a key that is equal for calls that may share a request. The key covers everything except the JSON
+/// body, the idempotency key and the timeout. `None` if the call cannot be part of a batch.
 pub(super) fn batch_key(call: &Call) -> Option<u64> {
     if call.body_base64.is_some() {
         return None;
@@ -95,7 +95,7 @@ pub(super) fn batch_key(call: &Call) -> Option<u64> {
 /// One request for several calls.
 pub(super) struct Batched<'a> {
     pub(super) request: Request,
-    /// Id for the signature, in place of a task's key.
+    /// Id for the signature, instead of a task's idempotency key.
     pub(super) id: String,
     contexts: Vec<&'a TaskContext>,
     wants_results: bool,
@@ -151,7 +151,7 @@ fn key<'a>(call: &'a Call, context: &'a TaskContext) -> &'a str {
     call.own_key().unwrap_or(&context.idempotency_key)
 }
 
-/// Derives the request's key from the keys of its items. Their order does not matter.
+/// Derives the key of a batch request from the keys of its items. The order of the items does not matter.
 fn key_of_all<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut keys: Vec<&str> = keys.collect();
     keys.sort_unstable();
@@ -174,7 +174,7 @@ fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
     Json::from_value(&batch.iter().map(|(call, context)| item((call, *context))).collect::<Vec<_>>())
 }
 
-/// Replaces the headers of a single task by those of the batch.
+/// Replaces the headers that identify a single task by headers that identify the batch.
 fn introduce(
     headers: &mut HeaderMap,
     key: &str,
@@ -185,7 +185,7 @@ fn introduce(
     }
     headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key)?);
     headers.insert("nobat-batch-items", HeaderValue::from(contexts.len()));
-    // The highest count of all tasks applies, so that a loop through any of them is detected.
+    // The highest count of all tasks applies, so that a loop through any task is detected.
     let hops = contexts.iter().map(|context| context.hops).max().unwrap_or(0);
     headers.insert("nobat-hops", HeaderValue::from(u16::from(hops) + 1));
     Ok(())
@@ -206,7 +206,7 @@ fn by_item(answer: &Answer, answers: &ResponsePolicy, contexts: &[&TaskContext])
             "the response is neither a list nor an object with a list `results`",
         ));
     };
-    // An unreadable result concerns only its own item. Of two results for one item the last counts.
+    // An unreadable result concerns only its own item. Of two results for one item, the last result counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {

@@ -29,7 +29,7 @@ pub struct Answered {
     pub headers: BTreeMap<String, String>,
     /// Body, at most 64 KiB. `null` if it is binary.
     pub body: Option<Body>,
-    /// Binary body in base64: one that is not UTF-8 or contains a NUL.
+    /// Binary body in base64. A body is binary if it is not UTF-8 or contains a NUL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
     /// True if the end of the body is missing, because it is longer than 64 KiB or its compression is
@@ -118,8 +118,8 @@ pub(super) fn answered(answer: &Answer) -> Answered {
     }
 }
 
-/// Skips the byte order mark that some servers put before UTF-8. JSON has none (RFC 8259, section 8.1), and
-/// readers may ignore it.
+/// Skips the byte order mark that some servers put before UTF-8. JSON has no such mark (RFC 8259, section
+/// 8.1), and readers may ignore the mark.
 pub(super) fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
@@ -154,8 +154,8 @@ fn whole_json(body: &[u8]) -> Option<Json> {
     Json::from_outside(serde_json::from_slice::<&RawValue>(body).ok()?).ok()
 }
 
-/// Replaces control characters, so that a body's JSON has at most three times its bytes and the result is
-/// never too long to store.
+/// Replaces control characters. The JSON of a body is then at most three times as long as the body, so the
+/// result is never too long to store.
 fn plain(text: &str) -> String {
     let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\n' | '\r');
     text.chars()
@@ -163,7 +163,7 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-/// Returns the headers to store. Cookies are secret. A header that exceeds the limits is left out.
+/// Returns the headers to store. Leaves out cookies, which are secret, and headers that exceed the limits.
 fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut kept = BTreeMap::new();
     let mut room = MAX_HEADER_BYTES;

@@ -1,4 +1,4 @@
-//! Certificate authorities that a destination brings itself.
+//! Certificate authorities that are configured for one destination.
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;

@@ -11,7 +11,7 @@ const ACCESS_LOG_FORMAT = [
 ].join(' ');
 
 /** Creates the HTTP API, with one route that leaves all routing to the function. Returns its URL. */
-export function door(scope: Construct, chosen: Settings, fn: lambda.Function): string {
+export function httpApi(scope: Construct, chosen: Settings, fn: lambda.Function): string {
   const api = new apigateway.CfnApi(scope, 'Api', { name: chosen.name, protocolType: 'HTTP' });
   const integration = new apigateway.CfnIntegration(scope, 'ApiIntegration', {
     apiId: api.ref,

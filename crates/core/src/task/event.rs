@@ -1,0 +1,11 @@
+//! Tasks that keep an event and fan it out.
+
+use std::sync::LazyLock;
+
+use crate::types::name::Name;
+
+/// Kind of the tasks that fan events out. No client can submit such a task.
+pub static EVENT_KIND: LazyLock<Name> = LazyLock::new(|| Name::constant("event"));
+
+/// Queue of the tasks that fan events out.
+pub static EVENT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("events"));
