@@ -159,8 +159,8 @@ impl ConfigStore for Table {
 }
 
 impl Table {
-    /// Takes from a tenant's bucket: changes it from `seen` to `left`. Returns the stored bucket, and true if
-    /// this call changed it.
+    /// Takes tokens: changes the tenant's bucket from `seen` to `left`. Returns the stored bucket, and true
+    /// if this call changed it.
     ///
     /// If `seen` is not full, the update adds the difference to `full_at` and checks only that the bucket has
     /// enough tokens. Concurrent processes then do not conflict.

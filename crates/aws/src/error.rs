@@ -54,7 +54,8 @@ pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
     StoreError::Unavailable(causes(&error))
 }
 
-/// Returns the messages of the error and of its causes. Omits their fields, which may contain an item.
+/// Returns the messages of the error and of its causes. Omits the fields of these errors, which may contain
+/// an item.
 fn causes(error: &dyn Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();

@@ -19,7 +19,7 @@ pub(crate) struct Expression {
 }
 
 impl Expression {
-    /// Sets the attributes that have a value and removes the others.
+    /// Sets the attributes that have a value and removes all other attributes.
     pub(crate) fn write(mut self, attributes: Attributes) -> Self {
         for (name, value) in attributes.0 {
             self = match value {

@@ -99,8 +99,8 @@ pub(crate) fn name(partition: &str) -> Option<TaskKey> {
 /// Returns the sort key of a payload's overflow item: the creation time of the task, and the payload's
 /// SHA-256 in hex.
 ///
-/// The time distinguishes tasks with the same id: a client can use an idempotency key again after its task
-/// was deleted.
+/// The time distinguishes tasks with the same id: a client can use an idempotency key again after the task of
+/// that key was deleted.
 pub(crate) fn payload(created_at: Timestamp, sha256: &str) -> String {
     format!("payload#{}#{sha256}", created_at.millis())
 }
@@ -198,9 +198,9 @@ pub(crate) fn mark_of_a_lease(until: Timestamp) -> Timestamp {
     until + MARGIN
 }
 
-/// Returns the sweep time of a waiting task. If the hint was sent, this is [`MARGIN`] after the due time.
-/// Otherwise it is [`MARGIN`] before the due time, and the sweeper then sends the hint. An earlier deadline
-/// replaces this time.
+/// Returns the sweep time of a waiting task. If the hint was sent, the sweep time is [`MARGIN`] after the due
+/// time. Otherwise it is [`MARGIN`] before the due time, and the sweeper then sends the hint. An earlier
+/// deadline is the sweep time instead.
 fn mark(task: &Task, now: Timestamp) -> Timestamp {
     let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
     let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };

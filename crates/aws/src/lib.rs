@@ -125,8 +125,8 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
 
 /// Returns the key that authenticates cursors of lists, the same in every process that uses the table.
 ///
-/// The key need not be secret, since a cursor only names a position in the caller's own tasks. It detects
-/// malformed cursors.
+/// The key need not be secret, since a cursor only names a position in the caller's own tasks. The key
+/// detects malformed cursors.
 pub fn cursor_key(table: &str) -> [u8; 32] {
     sha256(&[b"nobat cursor ", table.as_bytes()])
 }

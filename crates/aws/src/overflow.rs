@@ -48,14 +48,14 @@ impl Table {
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
 
-    /// Writes a task's payload if it needs an overflow item.
+    /// Writes a task's payload if the payload needs an overflow item.
     pub(crate) async fn write_payload(&self, task: &Task) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         self.put(body(&task.key(), &apart, &task.payload), absent).await.map(drop)
     }
 
-    /// Writes the overflow item of a result. It expires after its task.
+    /// Writes the overflow item of a result. The item expires after its task.
     pub(crate) async fn write_result(
         &self,
         name: &TaskKey,
@@ -73,7 +73,7 @@ impl Table {
         self.age_payload(task, Some(now + ORPHAN)).await
     }
 
-    /// Sets the expiry of the payload of an ended task. It expires after the task.
+    /// Sets the expiry of the payload of an ended task. The payload expires after the task.
     pub(crate) async fn end_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
         self.age_payload(task, Some(now + self.retention + LONGER)).await
     }

@@ -25,8 +25,8 @@ pub(crate) struct Sqs {
 const BATCH: usize = 10;
 /// Maximum number of parallel calls.
 const MAX_IN_FLIGHT: usize = 8;
-/// Maximum duration of sending, since the submission of a task waits for it. The sweeper later sends the
-/// hints that were not sent.
+/// Maximum duration of sending, since the submission of a task waits until its hint is sent. The sweeper
+/// later sends the hints that were not sent.
 const SEND: Duration = Duration::from_secs(2);
 /// Maximum time that a receive waits for messages, the limit of SQS.
 const WAIT: Duration = Duration::from_secs(20);

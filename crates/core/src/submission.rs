@@ -87,7 +87,7 @@ pub struct SubmissionContext<'a> {
     pub tenant: &'a Tenant,
     /// Id of the task.
     pub id: TaskId,
-    /// SHA-256 of the request, if it has an idempotency key.
+    /// SHA-256 of the request, if the request has an idempotency key.
     pub fingerprint: Option<Fingerprint>,
     /// API key of the request, if the server required one.
     pub submitted_by: Option<KeyId>,

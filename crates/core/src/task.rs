@@ -162,7 +162,7 @@ impl Task {
     }
 
     /// Returns the idempotency key that a handler sends, so that the receiver can tell a repeated call from a
-    /// new one.
+    /// new call.
     pub fn idempotency_key(&self) -> String {
         match self.options.key_generation {
             None => self.id.to_string(),

@@ -27,7 +27,7 @@ use nobat_core::types::time::Timestamp;
 
 const ME: HolderId = HolderId(1);
 
-/// Time that many seconds after 08:00:00, the time of all explanations here.
+/// Returns the time `seconds` after 08:00:00. All explanations in this file are for 08:00:00.
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
 }
@@ -106,7 +106,7 @@ fn endpoint() -> Endpoint {
         .unwrap()
 }
 
-/// Circumstances without an obstacle.
+/// Configuration and limiters that do not hold the task.
 fn unobstructed() -> ExplainInput {
     ExplainInput { endpoint: Some(endpoint()), has_handler: true, ..ExplainInput::default() }
 }
@@ -161,7 +161,7 @@ fn go(limiter: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
     }
 }
 
-/// Limiter at which one task started at that time, with the report of its call.
+/// Returns a limiter after one task started and its call was reported.
 fn after(
     limits: &Limits,
     verdict: CallHealth,
@@ -204,10 +204,11 @@ fn busy() -> LimiterState {
     limiter
 }
 
-/// Task, circumstances, expected code and expected sentence, with times of that day only.
+/// Task, its configuration and limiters, expected code, and expected sentence with times but no dates.
 type Row = (Task, ExplainInput, &'static str, &'static str);
 
-/// The same for a task that is held until 08:01, the time at the end of the sentence, with its blocker.
+/// Row for a task that is held until 08:01: reason, configuration and limiters, expected code, expected
+/// sentence, and expected blocker.
 type HeldRow = (HeldReason, ExplainInput, &'static str, &'static str, Option<LimitScope>);
 
 /// Sentence of a row.
@@ -342,7 +343,7 @@ fn begun() -> Vec<Row> {
     ]
 }
 
-/// Holds that last until a client ends them. The reason that the task was held with before does not matter.
+/// Holds that last until a client ends them. The stored reason of the hold does not matter.
 fn held_until_a_client_acts() -> Vec<HeldRow> {
     let (queue, kind) = (LimitScope::Queue(name("default")), LimitScope::Kind(name("http")));
     let both = paused(false, true, EndpointStatus::Paused);
@@ -469,7 +470,7 @@ fn held_by_limits() -> Vec<HeldRow> {
             "the receiver asked for a pause of limit key customer-42 until 08:01:00",
             Some(key),
         ),
-        // That pause was lifted, and there is another one.
+        // The stored pause was ended, and the receiver has asked for another pause.
         (
             HeldReason::Paused,
             resting(&billing(), at(90)),

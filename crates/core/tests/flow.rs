@@ -37,7 +37,7 @@ struct World {
     agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     order: u64,
     tasks: Vec<Task>,
-    /// Due, and without a worker.
+    /// Due tasks that wait for a worker.
     line: VecDeque<usize>,
     passes: BTreeMap<usize, (Permit, u64)>,
     starts: Vec<u64>,
@@ -84,8 +84,8 @@ impl World {
         JitterSample::from_bits(self.random)
     }
 
-    /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers
-    /// with success.
+    /// Lets time pass until `end`. `answers` takes a time and returns the receiver's latency, and true if the
+    /// receiver responds with success.
     fn run_until(&mut self, end: u64, answers: impl Fn(u64) -> (u64, bool)) {
         while let Some(Reverse((at, _, happening))) =
             self.agenda.peek().copied().filter(|Reverse((at, ..))| *at <= end)
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// The most starts in any time of that length.
+    /// Returns the maximum number of starts in any period of this length.
     fn most_within(&self, length: u64) -> usize {
         let mut first = 0;
         self.starts
@@ -213,8 +213,8 @@ fn outage_of_half_an_hour_costs_only_probes() {
     let half_an_hour = 1_800_000;
     world.run_until(half_an_hour, |_| (20, false));
     let attempts: u32 = world.tasks.iter().map(|task| task.attempts).sum();
-    // Those that were under way when it opened, those that began while the first nine failures came in, and a
-    // probe every thirty seconds and a little.
+    // Attempts that were running when the circuit breaker opened, attempts that began during the first nine
+    // failures, and about one probe every thirty seconds.
     assert!(attempts <= 64 + 9 + 60, "{attempts}");
     world.run_until(half_an_hour + 1_200_000, |_| (20, true));
     assert_eq!(world.done, 10_000);

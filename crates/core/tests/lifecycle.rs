@@ -1,5 +1,5 @@
-//! Lifecycle against a reference model, which was written from the design alone and is too simple to have the
-//! same errors.
+//! Compares the lifecycle with a reference model. The model was written from the design alone, and is too
+//! simple to have the same errors.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -80,7 +80,8 @@ struct Model {
     token: u64,
     attempt: u32,
     generation: u32,
-    /// Holds since the last attempt, and attempts of the generation that were not counted.
+    /// Number of holds since the last attempt, and number of attempts of the generation that were not
+    /// counted.
     turn: (u32, u32),
     outcomes: Vec<(u64, AttemptOutcome)>,
 }
@@ -102,7 +103,7 @@ impl Model {
         }
     }
 
-    /// Makes the step, or returns why it is refused.
+    /// Applies the event to the model, or returns the reason why the event is refused.
     fn step(&mut self, op: Op, now: Timestamp) -> Result<(), TransitionError> {
         match self.verdict(op, now) {
             Verdict::Refused(why) => Err(why),
@@ -121,7 +122,8 @@ impl Model {
         let late = self.deadline.is_some_and(|deadline| deadline <= now);
         let waiting = |why, due| Place::Waiting { due, why };
         match (self.place, op) {
-            // What a worker brings counts only under the newest lease, in every state of the task.
+            // An event from a worker is accepted only with the newest fencing token, in every state of the
+            // task.
             (Place::Running { .. }, Op::Succeed(Token::Newest)) => To(Place::Ended(Outcome::Succeeded)),
             (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(Outcome::Canceled)),
             (
@@ -205,7 +207,7 @@ impl Model {
         self.turn.1 < 50 && self.max_age.is_none_or(|max_age| until <= self.since + max_age)
     }
 
-    /// The counters and the record.
+    /// Updates the counters and the record of attempts.
     fn book(&mut self, op: Op, now: Timestamp) {
         let is_stopped = matches!(self.place, Place::Running { stop: true, .. });
         let turn = self.turn;
@@ -250,7 +252,7 @@ impl Model {
     }
 }
 
-/// Returns the place of a real task, to compare it with the model's.
+/// Returns the state of a real task, to compare that state with the model.
 fn place(task: &Task) -> Place {
     match &task.state {
         State::Waiting(why) => {
@@ -271,7 +273,7 @@ fn place(task: &Task) -> Place {
 fn event(op: Op, task: &Task, spread: JitterSample, now: Timestamp) -> Event {
     let number = |token| match token {
         Token::Newest => task.token,
-        // Before the first claim there is no older token; any but the newest will do.
+        // Before the first claim there is no older token, so any token except the newest serves.
         Token::Older => task.token.checked_sub(1).unwrap_or(7),
         Token::NeverGranted => task.token + 1,
     };
@@ -532,7 +534,7 @@ proptest! {
         prop_assert_eq!(recorded, model.outcomes, "every ended attempt is recorded");
     }
 
-    /// Every event that the sweeper applies is allowed, and leaves at most an expiry to apply.
+    /// Every event that the sweeper applies is allowed. Afterwards at most an expiry is overdue.
     #[test]
     fn overdue_events_are_allowed((task, _) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..40)) {
         let (mut task, mut now) = (task, START);
@@ -543,8 +545,8 @@ proptest! {
                 prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "no event is overdue before its time");
                 let swept = transition(task.clone(), event, now);
                 prop_assert!(swept.is_ok(), "{:?}", swept);
-                // One look may find a second thing: a crashed attempt of a task whose deadline has passed as
-                // well.
+                // A second event can be overdue: after a crashed attempt, the deadline of the task may have
+                // passed too.
                 let again = swept.ok().and_then(|change| overdue(&change.task, spread, now));
                 prop_assert!(matches!(again, None | Some(Event::Expire)));
             } else if let State::Running(lease) = &task.state {
@@ -583,7 +585,7 @@ fn replay_keeps_a_future_deadline_and_the_key() {
     );
 }
 
-/// A receiver that always asks for a pause is not called for ever.
+/// nobat does not call a receiver that always asks for a pause forever.
 #[test]
 fn deferral_beyond_the_limit_costs_an_attempt() {
     let delays = [Duration::from_secs(1); 2];
@@ -602,9 +604,9 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
     assert_eq!((task.token, task.attempt, task.hold.deferrals), (53, 3, 50));
 }
 
-/// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could
-/// hold it for long with the old configuration. It keeps its reservation, unless that lies behind a pause
-/// that has ended.
+/// A woken task tries again at once, or after 10 seconds if a worker with the old configuration could hold
+/// the task for long. The task keeps its reservation, unless the reservation is for a time after a pause that
+/// has ended.
 #[test]
 fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
@@ -639,8 +641,8 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
     }
 }
 
-/// An end gives back all reservations of the task. A wake from a pause gives back the reservation behind the
-/// pause.
+/// An end gives back all reservations of the task. A task that is woken from a pause gives back its
+/// reservation for a time after the pause.
 #[test]
 fn ended_task_holds_no_reservation() {
     let now = START;
@@ -683,8 +685,7 @@ fn ended_task_holds_no_reservation() {
     assert_eq!(after(resting, Event::Wake), (scoped.into(), Reservations { rate: None, batch: Some(7) }));
 }
 
-/// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved
-/// by that.
+/// The new leader of a batch tries again when the batch is due. The event changes no other held task.
 #[test]
 fn only_a_batching_task_is_made_leader() {
     let (now, at) = (START, START + Duration::from_secs(3));

@@ -21,7 +21,7 @@ use crate::task_queries::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 
-/// Token buckets of tenants with a request rate. They are full after a restart.
+/// Token buckets of tenants with a request rate. All buckets are full after a restart.
 #[derive(Default)]
 pub(crate) struct Buckets(Mutex<HashMap<Tenant, TokenBucket>>);
 

@@ -38,18 +38,18 @@ pub(crate) struct Database {
     dispatch: Arc<Dispatch>,
     retention: Duration,
     last_seq: i64,
-    /// `seq` at which the last [`Database::prune`] stopped. 0 if it reached the end.
+    /// `seq` at which the last [`Database::prune`] stopped. 0 if [`Database::prune`] reached the end.
     pruned_to: i64,
     /// Tenants with waiting tasks, and the time of each tenant's next task.
     scheduler: TenantScheduler,
     /// Worker slots that each tenant holds. Some slots are kept free for other tenants.
     shares: WorkerShares,
-    /// Tenants with due tasks that could get no more worker slots in the last dispatch. Their tasks start
-    /// when other tasks of the same tenant end.
+    /// Tenants with due tasks that could get no more worker slots in the last dispatch. A task of such a
+    /// tenant starts when another task of the same tenant ends.
     withheld: BTreeSet<Tenant>,
     /// True if `scheduler` may differ from the file.
     is_unsure: bool,
-    /// Tasks claimed in this transaction. Workers get them after the COMMIT.
+    /// Tasks claimed in this transaction. Workers get these tasks after the COMMIT.
     handed: Vec<Task>,
     /// Tasks changed in this transaction. Watchers are notified after the COMMIT.
     touched: Vec<TaskKey>,
@@ -302,7 +302,7 @@ impl Database {
         let forget = "DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
         let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
         // The next call continues at this `seq`, so that it does not scan old unfinished tasks again. After
-        // the last task, it starts from the beginning.
+        // the last task, the next call starts from the beginning.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;

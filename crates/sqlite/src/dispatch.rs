@@ -34,7 +34,7 @@ impl Default for Dispatch {
 }
 
 impl Dispatch {
-    /// Adds a waiting worker. Dropping the receiver removes it.
+    /// Adds a waiting worker. Dropping the receiver removes the worker.
     pub(crate) fn line_up(&self, room: usize) -> oneshot::Receiver<Vec<Task>> {
         let (hand, tasks) = oneshot::channel();
         self.workers.lock().push_back(Worker { room, hand });

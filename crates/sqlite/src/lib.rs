@@ -130,8 +130,8 @@ impl Sqlite {
         }
     }
 
-    /// Returns 32 random bytes, which are created with the file and stored in it. They authenticate the
-    /// cursors of lists, which clients send back.
+    /// Returns 32 random bytes, which are created with the file and stored in it. These bytes authenticate
+    /// the cursors of lists, which clients send back.
     pub fn secret(&self) -> [u8; 32] {
         self.0.secret
     }

@@ -116,7 +116,8 @@ impl Database {
         Ok(())
     }
 
-    /// Deletes up to `limit` limiters that have not been written to for [`IDLE`]. Returns their number.
+    /// Deletes up to `limit` limiters that have not been written to for [`IDLE`]. Returns the number of
+    /// deleted limiters.
     pub(crate) fn forget_limiters(&self, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let sql = "DELETE FROM limiters WHERE (tenant, name) IN (SELECT tenant, name FROM limiters WHERE written_at < ?1 LIMIT ?2)";
         let mut statement = self.connection().prepare_cached(sql)?;

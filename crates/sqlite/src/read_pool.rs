@@ -34,7 +34,7 @@ const fn bounds(name: &'static str) -> Bounds {
     Bounds { name, total: 16_384, tenant: 4_096 }
 }
 
-/// Threads that read. They end when this value is dropped.
+/// Threads that read. The threads end when this value is dropped.
 pub(crate) struct Readers {
     records: Reader,
     tasks: Reader,

@@ -18,7 +18,7 @@ pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version,
      due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, options, attempts, error, progress, result, payload, \
      key_generation, fingerprint, hold_state, requests";
 
-/// Statement whose parameters 1 to 21 are bound by [`bind`], the others by [`bind_fixed`].
+/// Statement whose parameters 1 to 21 are bound by [`bind`], and all other parameters by [`bind_fixed`].
 pub(crate) const INSERT: &str = "INSERT INTO tasks (status, wake_at, version, token, attempt, generation, generation_at, due_at, \
      expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, hold_state, requests, \
      tenant, id, kind, queue, created_at, options, fingerprint, seq, payload) \

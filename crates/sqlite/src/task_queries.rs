@@ -62,7 +62,7 @@ pub(crate) fn list(
 ) -> Result<Page, Error> {
     let before = match (&query.after, query.created_before) {
         (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
-        // `seq` is never below the time of acceptance. It can be above it after the clock was set back.
+        // `seq` is never below the time of acceptance. `seq` can be higher after the clock was set back.
         (None, Some(moment)) => seq_of(moment) | ((1 << SEQ_SHIFT) - 1),
         (None, None) => i64::MAX,
     };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 
-/// Tenants with waiting tasks. Each has a time before which none of its tasks is due.
+/// Tenants with waiting tasks. Each tenant has a time before which none of its tasks is due.
 #[derive(Default)]
 pub(crate) struct TenantScheduler {
     next: BTreeMap<Tenant, Timestamp>,

@@ -49,7 +49,8 @@ impl<T> TurnQueue<T> {
         Self { bounds, state: Mutex::new(state), arrived: Condvar::new() }
     }
 
-    /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a limit is reached.
+    /// Adds an operation. Returns the number of the operation, or [`StoreError::Overloaded`] if a limit is
+    /// reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
         let mut state = self.state.lock();
         if state.waiting.len() >= self.bounds.total

@@ -2,8 +2,8 @@
 //!
 //! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998). A tenant gets
 //! another slot only while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the free slots. One tenant alone
-//! can hold seven eighths of all slots, and two can hold seven fifteenths each. Some slots stay free for a
-//! tenant without running tasks.
+//! can hold seven eighths of all slots, and two tenants can hold seven fifteenths each. Some slots stay free
+//! for a tenant without running tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -84,7 +84,7 @@ pub(crate) enum Writer {
     Thread(Thread),
 }
 
-/// The writer's thread. Dropping it waits until the remaining operations are done.
+/// The writer's thread. Dropping this value waits until the remaining operations are done.
 pub(crate) struct Thread {
     queue: Arc<TurnQueue<Operation>>,
     handle: Option<thread::JoinHandle<()>>,
@@ -145,7 +145,8 @@ impl Writer {
         })
     }
 
-    /// Releases the claims of tasks that no worker will run. If that fails, their leases expire.
+    /// Releases the claims of tasks that no worker will run. If the release fails, the leases of these tasks
+    /// expire.
     pub(crate) fn give_back(&self, tasks: Vec<Task>, now: Timestamp) {
         // The installation owns this operation and the last write at shutdown, and operations of one owner
         // run in order. So the claims are released when that last write is done.

@@ -122,7 +122,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
     let begun = std::time::Instant::now();
     while std::fs::metadata(&log).unwrap().len() > 0 {
         assert!(begun.elapsed() < Duration::from_mins(1), "the log is emptied within a minute");
-        // An operation that writes nothing does not delay it.
+        // An operation that writes nothing does not delay the checkpoint.
         let claimed = sqlite.backend().store.claim(&task(99).key(), now(), now()).await.unwrap();
         assert!(matches!(claimed, ClaimResult::Missing));
         std::thread::sleep(Duration::from_millis(20));

@@ -177,6 +177,8 @@ pub(crate) async fn put(
 }
 
 /// Get a subscription
+///
+/// The template is shown as it was sent.
 #[utoipa::path(
     get,
     path = "/v1/subscriptions/{name}",

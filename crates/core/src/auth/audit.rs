@@ -1,5 +1,5 @@
-//! Audit trail: a record of each change, its time and its actor. Submissions are not in it, because a task
-//! stores the API key that submitted it.
+//! Audit trail: a record of each change, its time and its actor. The trail contains no submissions, because
+//! each task stores the API key that submitted the task.
 
 use std::fmt;
 use std::str::FromStr;
@@ -97,7 +97,7 @@ pub enum Action {
     EndpointPaused,
     /// An endpoint was resumed.
     EndpointResumed,
-    /// An endpoint responded with 410 (Gone). Workers no longer call it.
+    /// An endpoint responded with 410 (Gone). Workers no longer call the endpoint.
     EndpointGone,
     /// An endpoint was removed.
     EndpointRemoved,

@@ -4,7 +4,8 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used ones.
+/// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used
+/// entries.
 ///
 /// There are two generations. A used entry moves to the young generation. A full young generation becomes the
 /// old generation, and the previous old generation is dropped.

@@ -30,15 +30,15 @@ use crate::types::unreadable::Unreadable;
 /// Endpoint of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// Base URL, without a query. A task calls this URL, followed by the task's path if it has one.
+    /// Base URL, without a query. A task calls this URL, followed by the task's path, if any.
     pub url: HttpUrl,
     /// Headers of every request. Their values are sealed, because they can be secret.
     pub headers: BTreeMap<String, Sealed>,
     /// Secrets that sign requests.
     pub secrets: SecretSet,
-    /// Maximum duration of an attempt, for tasks without a timeout of their own.
+    /// Maximum duration of an attempt, for tasks without their own timeout.
     pub timeout: Option<Duration>,
-    /// Retry policy, for tasks without one of their own.
+    /// Retry policy, for tasks without their own retry policy.
     pub retry: Option<RetryPolicy>,
     /// Meaning of each response status.
     pub answers: ResponsePolicy,
@@ -48,7 +48,8 @@ pub struct Endpoint {
     pub batch: Option<BatchPolicy>,
     /// State: open, paused or gone.
     pub status: EndpointStatus,
-    /// Certificate authorities in PEM. If set, they replace those of the operating system.
+    /// Certificate authorities in PEM. If set, these authorities replace the authorities of the operating
+    /// system.
     pub authority: Option<String>,
     /// Time at which the endpoint was created.
     pub created_at: Timestamp,
@@ -83,9 +84,9 @@ pub enum EndpointStatus {
     /// Workers call the endpoint.
     #[default]
     Open,
-    /// A client paused the endpoint. Its tasks are held.
+    /// A client paused the endpoint. The endpoint's tasks are held.
     Paused,
-    /// The endpoint responded with 410 (Gone). Its tasks are held.
+    /// The endpoint responded with 410 (Gone). The endpoint's tasks are held.
     Gone,
 }
 
@@ -169,7 +170,8 @@ fn encoded_length(byte: u8) -> usize {
 /// Maximum length of a path in bytes, after encoding.
 pub const MAX_PATH: usize = 1_024;
 
-/// Maximum length of an endpoint's URL in bytes. With a path of [`MAX_PATH`] bytes it is still a valid URL.
+/// Maximum length of an endpoint's URL in bytes. Together with a path of [`MAX_PATH`] bytes, such a URL is
+/// still valid.
 pub const MAX_BASE: usize = 1_024;
 
 impl ResponsePolicy {

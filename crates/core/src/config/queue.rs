@@ -21,7 +21,7 @@ pub struct QueueConfig {
     pub paused: bool,
     /// Rate and concurrency limits of the tasks.
     pub limits: Limits,
-    /// Retry policy of a queue, for tasks whose submission and endpoint set none.
+    /// Retry policy of a queue, for tasks whose submission and endpoint set no policy.
     pub retry: Option<RetryPolicy>,
     /// Number of writes to the record. 0 if there is no record.
     pub version: u64,
@@ -33,14 +33,14 @@ pub struct QueueConfig {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
 pub struct QueueSubmission {
-    /// True to pause the queue: none of its tasks start. False to resume it.
+    /// True to pause the queue: none of the queue's tasks start. False to resume the queue.
     pub paused: Option<bool>,
     /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
     pub limits: Patch<LimitsSubmission>,
-    /// Retry policy for new tasks whose submission and endpoint set none. `null` resets the policy to its
-    /// defaults.
+    /// Retry policy for new tasks whose submission and endpoint set no policy. `null` resets the policy to
+    /// its defaults.
     #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Patch<RetrySubmission>,
@@ -69,7 +69,7 @@ impl QueueSubmission {
     }
 }
 
-/// Stored form of a [`QueueConfig`]. The version is stored beside it.
+/// Stored form of a [`QueueConfig`]. The record stores the version separately.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

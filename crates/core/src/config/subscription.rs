@@ -17,7 +17,7 @@ pub struct Subscription {
     pub topic: Topic,
     /// Conditions on the content of events.
     pub filter: Filter,
-    /// The filter, as the client sent it. `None` if there is none.
+    /// The filter, as the client sent it. `None` if there is no filter.
     pub filter_text: Option<Json>,
     /// Template of the task, as the client sent it.
     pub task: Json,
@@ -43,7 +43,7 @@ pub enum EventBody {
     Data,
 }
 
-/// Stored form of a [`Subscription`]. The version is stored beside it.
+/// Stored form of a [`Subscription`]. The record stores the version separately.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     topic: Topic,

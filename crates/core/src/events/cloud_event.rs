@@ -61,7 +61,7 @@ const MAX_HEADERS: usize = 6 * 1024;
 /// Maximum length of an event as JSON, in bytes. A task has the same limit.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Maximum nesting depth of an event. The payload of a task adds two levels around it.
+/// Maximum nesting depth of an event. The payload of a task adds two levels around the event.
 const MAX_DEPTH: usize = Json::MAX_DEPTH - 3;
 
 /// Characters that are percent-encoded in the header of an attribute (HTTP binding, section 3.1.3.2), in

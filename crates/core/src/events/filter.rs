@@ -85,8 +85,8 @@ impl Filter {
 }
 
 impl Fields {
-    /// Returns true if one of the objects matches. All fields must match within one object, but a field counts
-    /// as absent only if none of the objects has it.
+    /// Returns true if one of the objects matches. All fields must match within one object, but a field
+    /// counts as absent only if none of the objects has it.
     fn match_any(&self, values: &[&Value], budget: &Budget) -> Result<bool, TooManyValues> {
         let mut absent = Vec::new();
         self.collect_absent(values, budget, &mut absent)?;

@@ -154,7 +154,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
     }
 }
 
-/// Reads an object of strings and refuses duplicate names. serde alone would keep the last of them.
+/// Reads an object of strings and refuses duplicate names. serde alone would keep the last duplicate.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {

@@ -1,4 +1,4 @@
-//! Waits of held tasks for which nobat cannot estimate when they may start.
+//! Waits of held tasks, if nobat cannot estimate when a task may start.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::types::jitter_sample::JitterSample;
 /// First wait. Each further hold doubles the wait.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Returns the wait of a task that was held `times` times in a row, if nobat cannot estimate when it may
-/// start.
+/// Returns the wait of a task that was held `times` times in a row, if nobat cannot estimate when the task
+/// may start.
 ///
 /// The full wait doubles with each hold, from 1 second up to [`MAX_RESERVATION_AHEAD`]. The result is random,
 /// from half of the full wait to the full wait.

@@ -157,8 +157,8 @@ impl Changes {
         self.0.push(BreakerChange { to, at });
     }
 
-    /// Returns when the circuit breaker closed after an outage. Returns `None` if it is not closed, or never
-    /// opened.
+    /// Returns when the circuit breaker closed after an outage. Returns `None` if the circuit breaker is not
+    /// closed, or never opened.
     pub(crate) fn closed_at(&self) -> Option<Timestamp> {
         self.0.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at)
     }

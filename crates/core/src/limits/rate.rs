@@ -248,8 +248,7 @@ impl GcraState {
 
     /// Takes back a reservation that its task will not use. The next task gets the slot.
     pub(crate) fn release(&mut self, reservation: Reservation) {
-        // The distance of a reservation from before [`GcraState::restart`] is not a whole number of
-        // intervals.
+        // After [`GcraState::restart`], slots have other times. An older reservation then matches no slot.
         let distance = self.next.saturating_sub(reservation.slot);
         let is_known =
             self.interval == reservation.interval && distance.checked_rem_euclid(self.interval) == Some(0);

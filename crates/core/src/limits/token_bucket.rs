@@ -14,8 +14,8 @@ pub struct TokenRate {
     pub burst: NonZeroU32,
 }
 
-/// Fill level of a bucket, stored as the time at which it will be full. The default is a full bucket, so a
-/// bucket without a record is full.
+/// Fill level of a bucket, stored as the time at which the bucket will be full. The default is a full bucket,
+/// so a bucket without a record is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
     /// Microseconds since the Unix epoch.

@@ -29,9 +29,9 @@ pub struct Configuration<'a> {
 pub struct Decision {
     /// Hold that lasts until the configuration changes. `None`: the limiters decide.
     pub block: Option<Block>,
-    /// Limiters that must grant a permit, in the order in which the worker asks them. Limiters that often
-    /// hold tasks come first, which saves requests to the other limiters. The endpoint's limiter, if any, is
-    /// the first.
+    /// Limiters that must grant a permit, in the order in which the worker acquires the permits. Limiters
+    /// that often hold tasks come first, which saves requests to the other limiters. The endpoint's limiter,
+    /// if any, is the first.
     pub limiters: Vec<(LimitScope, Limits)>,
 }
 

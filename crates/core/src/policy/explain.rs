@@ -35,7 +35,7 @@ pub enum ExplainCode {
     DeadlinePassed,
     /// The task is running.
     Running,
-    /// The lease of the task expired: the worker did not renew it.
+    /// The lease of the task expired, because the worker did not renew the lease.
     LeaseExpired,
     /// The task has ended.
     Ended(Outcome),

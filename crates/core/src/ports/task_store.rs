@@ -18,10 +18,10 @@ use crate::types::time::Timestamp;
 /// call: the second call finds the effect of the first call. Stores have no clock: the caller passes `now`.
 #[async_trait]
 pub trait TaskStore: Send + Sync {
-    /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same
-    /// tenant.
+    /// Writes all of these tasks, or no task if any of the tasks exists already. All tasks must belong to the
+    /// same tenant.
     ///
-    /// Created tasks are returned in the given order, existing ones in any order.
+    /// Created tasks are returned in the given order, existing tasks in any order.
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError>;
 
     /// Returns the task. Returns `None` if the task does not exist, or ended longer ago than the retention
@@ -88,7 +88,7 @@ pub trait TaskStore: Send + Sync {
 /// Outcome of [`TaskStore::insert`].
 #[derive(Debug)]
 pub enum InsertResult {
-    /// All tasks were written. Holds them as stored.
+    /// All tasks were written. Holds the tasks as stored.
     Created(Vec<Task>),
     /// These tasks existed already. Nothing was written.
     Existing(Vec<Task>),
@@ -151,8 +151,8 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Maximum number of tasks that the store examines for one page. If few of them pass the filter, the page
-    /// is short or empty, but can have a next page.
+    /// Maximum number of tasks that the store examines for one page. If few of these tasks pass the filter,
+    /// the page is short or empty, but a next page can follow.
     pub const MAX_SCANNED: usize = 1_000;
 
     /// Query for the first page of all tasks of a tenant.

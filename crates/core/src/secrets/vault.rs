@@ -1,4 +1,4 @@
-//! Encryption of stored secrets. Only a process with the master key can open them.
+//! Encryption of stored secrets. Only a process with the master key can decrypt the secrets.
 //!
 //! The method is AES-256-GCM with a random nonce for each secret. The additional data names the record in
 //! which the secret is stored. So a secret that is copied to another record cannot be opened there. One key
@@ -164,7 +164,7 @@ pub enum NoVault {
         "the process has no master key, so it can neither store nor use secrets; set NOBAT_MASTER_KEY or NOBAT_KMS_KEY"
     )]
     NoKey,
-    /// The service that keeps the master key did not return it.
+    /// The service that keeps the master key did not return the key.
     #[error("the master key is not available: {0}")]
     Unavailable(String),
 }

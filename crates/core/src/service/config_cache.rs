@@ -1,4 +1,4 @@
-//! Configuration cache. It saves a read of the configuration store for most tasks.
+//! Configuration cache. For most tasks, the cache saves a read of the configuration store.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub struct ConfigCache {
 /// After a change, all these caches read the configuration of that tenant again. The entries of other tenants
 /// stay valid.
 ///
-/// The number of counters is fixed, so several tenants can share one. Such tenants read their configuration a
-/// little more often.
+/// The number of counters is fixed, so several tenants can share one counter. Such tenants read their
+/// configuration a little more often.
 #[derive(Clone, Debug)]
 pub struct ConfigEpoch(Arc<[AtomicU64]>);
 
@@ -73,12 +73,12 @@ impl ConfigEpoch {
     }
 }
 
-/// Time for which a failed read is not repeated. Otherwise each caller that waited for the read would repeat
-/// it, one after the other.
+/// Time for which a failed read is not repeated. Otherwise all callers that waited for the read would repeat
+/// the read, one caller after the other.
 const FAILED: Duration = Duration::from_secs(1);
 
-/// Maximum number of entries for each kind of configuration. Above it, the cache removes the least recently
-/// used entry.
+/// Maximum number of entries for each kind of configuration. Above this number, the cache removes the least
+/// recently used entry.
 const MAX_KNOWN: usize = 10_000;
 
 impl ConfigCache {
@@ -129,8 +129,8 @@ impl ConfigCache {
         self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
-    /// Returns the sealed secrets that sign a tenant's callbacks. They can include expired secrets, so the
-    /// caller must check `expires_at`.
+    /// Returns the sealed secrets that sign a tenant's callbacks. The result can include expired secrets, so
+    /// the caller must check `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await

@@ -106,7 +106,7 @@ pub fn task_key(event: &Task, subscription: &Name) -> TaskKey {
 }
 
 impl FanOut<'_> {
-    /// Creates a task for each subscription that selects the event and has no task for it yet.
+    /// Creates a task for each subscription that selects the event and has no task for the event yet.
     ///
     /// The ids derive from the event and the subscription, so a repetition creates no second task. The
     /// fan-out uses the subscriptions as they were stored when the worker claimed the event's task, or later.
@@ -143,8 +143,8 @@ impl FanOut<'_> {
         Ok(outcome)
     }
 
-    /// Returns the task of a subscription for this event, or everything that is wrong with it. Pointers in
-    /// errors start in the template.
+    /// Returns the task of a subscription for this event, or all errors. JSON pointers in the errors are
+    /// relative to the template.
     pub async fn task(
         &self,
         stored: &StoredEvent<'_>,

@@ -14,11 +14,11 @@ use crate::types::id::TaskId;
 use crate::types::name::Tenant;
 use crate::types::time::Timestamp;
 
-/// Label with the type of the event. Events are listed by it.
+/// Label with the type of the event, by which a list of events is filtered.
 pub const TYPE_LABEL: &str = "type";
-/// Label with the source of the event. Events are listed by it.
+/// Label with the source of the event, by which a list of events is filtered.
 pub const SOURCE_LABEL: &str = "source";
-/// Label with the subject of the event, if it has one.
+/// Label with the subject of the event. Absent if the event has no subject.
 pub const SUBJECT_LABEL: &str = "subject";
 
 /// Retry policy of an event's task. It retries for about ten hours, because an outage or a missing endpoint
@@ -47,10 +47,10 @@ pub struct EventContext<'a> {
     pub now: Timestamp,
 }
 
-/// Returns the task that keeps an event, and creates the tasks of its subscriptions.
+/// Returns the task that keeps an event and creates the tasks of the event's subscriptions.
 ///
-/// `id` is set if the producer gave the event no id. The event is the payload of the task, so one write
-/// stores the event and its fan-out.
+/// `id` is the id of the task. If it is `None`, the id is derived from the event's `source` and `id`. The
+/// event is the payload of the task, so one write stores the event and its fan-out.
 pub fn event_task(event: &CloudEvent, id: Option<TaskId>, context: EventContext<'_>) -> Task {
     let id = id.unwrap_or_else(|| TaskId::of_event(context.tenant, &event.source, &event.id));
     let name = TaskKey { tenant: context.tenant.clone(), id };

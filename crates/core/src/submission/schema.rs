@@ -7,8 +7,8 @@ use crate::submission::validation::{MAX_LABEL_BYTES, MAX_LABELS};
 /// Pattern that [`crate::types::name::Name`] accepts.
 pub(crate) const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
 
-/// Returns the schema of labels. Its maximum length counts characters, because a schema cannot express the
-/// real limit, which is in bytes.
+/// Returns the schema of labels. The maximum length in the schema counts characters, because a schema cannot
+/// express the real limit, which is in bytes.
 pub(crate) fn labels() -> Schema {
     let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(NAME)).build();
     let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_LABEL_BYTES)).build();

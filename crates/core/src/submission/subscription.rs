@@ -13,8 +13,8 @@ use crate::submission::{Submission, SubmissionContext};
 use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::time::Timestamp;
 
-/// Subscription: creates a task for each event that it selects. It replaces the whole configuration: omitted
-/// fields reset to their defaults, except `paused`, which keeps its value.
+/// Subscription: creates a task for each event that it selects. A request replaces the whole configuration:
+/// omitted fields reset to their defaults, except `paused`, which keeps its value.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -32,12 +32,12 @@ pub struct SubscriptionSubmission {
     /// `expires_at` are not allowed.
     #[cfg_attr(feature = "openapi", schema(value_type = Submission))]
     pub task: Box<RawValue>,
-    /// Body of a task of kind `http`, if its payload has none. Default `event`.
+    /// Body of a task of kind `http`, if the payload has no body. Default `event`.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<EventBody>, required = false))]
     pub body: Option<EventBody>,
-    /// True to pause the subscription: its tasks are created and held. False to resume it. If omitted, the
-    /// value does not change.
+    /// True to pause the subscription: the subscription's tasks are created and held. False to resume the
+    /// subscription. If omitted, the value does not change.
     pub paused: Option<bool>,
 }
 

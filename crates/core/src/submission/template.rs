@@ -21,6 +21,9 @@ const PLACEHOLDER: &str = "$event";
 const MAX_PLACEHOLDERS: usize = 50;
 const MAX_PAYLOAD: usize = (256 + 32) * 1024;
 
+/// Kind that does nothing.
+const NOOP: &str = "noop";
+
 /// Media type of an event in JSON.
 pub const CLOUD_EVENT_TYPE: &str = "application/cloudevents+json";
 
@@ -87,11 +90,13 @@ fn build(
         ),
         None => None,
     };
-    let payload = if submission.kind == HTTP.as_str() {
-        http_payload(payload.as_deref(), body, event)
-            .map_err(|error| vec![FieldError::from(error).under("/payload")])?
-    } else {
-        payload.map_or_else(|| raw(event.json), Ok).map_err(|error| vec![error.into()])?
+    let payload = match (submission.kind.as_str(), payload) {
+        (kind, payload) if kind == HTTP.as_str() => http_payload(payload.as_deref(), body, event)
+            .map_err(|error| vec![FieldError::from(error).under("/payload")])?,
+        (_, Some(payload)) => payload,
+        // It takes no input.
+        (NOOP, None) => RawValue::NULL.to_owned(),
+        (_, None) => raw(event.json).map_err(|error| vec![error.into()])?,
     };
     if payload.get().len() > MAX_PAYLOAD {
         let detail = format!("the payload for this event is too large; expected at most {MAX_PAYLOAD} bytes");

@@ -19,7 +19,7 @@ use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
-/// Queue of a submission that does not name one.
+/// Queue of a submission that names no queue.
 pub(crate) static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
 
 pub(crate) const MAX_LABELS: usize = 20;

@@ -19,7 +19,7 @@ impl ErrorCode {
     pub const CANCELED: &'static str = "canceled";
     /// The worker was told to stop.
     pub const INTERRUPTED: &'static str = "interrupted";
-    /// Hints for the task were delivered repeatedly, but no worker claimed it.
+    /// Hints for the task were delivered repeatedly, but no worker claimed the task.
     pub const DISPATCH_FAILED: &'static str = "dispatch_failed";
     /// The payload is not valid for the kind.
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";

@@ -98,7 +98,7 @@ pub enum Event {
     Cancel,
     /// The deadline passed before the task could start.
     Expire,
-    /// Hints for the task were delivered repeatedly, but every worker that received one died before it
+    /// Hints for the task were delivered repeatedly, but every worker that received a hint died before it
     /// claimed the task.
     DispatchFailed,
     /// A client replays the task.
@@ -147,7 +147,7 @@ pub struct Change {
     pub callback: Option<Task>,
     /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
-    /// Reservations that the task no longer holds. nobat gives them back after the write
+    /// Reservations that the task no longer holds. nobat gives these reservations back after the write
     /// ([`crate::service::backend::Backend::give_back`]).
     pub released: Reservations,
 }
@@ -376,7 +376,7 @@ impl Task {
         Ok(())
     }
 
-    /// Returns the lease if `token` is the newest and the task still runs under it.
+    /// Returns the lease if the task is running and `token` is its newest fencing token.
     fn lease(&self, token: u64) -> Result<Lease, TransitionError> {
         match &self.state {
             _ if token != self.token => Err(TransitionError::StaleToken),

@@ -47,7 +47,7 @@ pub struct TaskOptions {
     pub key_generation: Option<u32>,
     /// Endpoint that the task calls.
     pub endpoint: Option<Name>,
-    /// Limit key: tasks with the same key share its limits.
+    /// Limit key: tasks with the same limit key share the limits of this key.
     pub limit_key: Option<Name>,
     /// Settings that the submission left to the endpoint.
     pub left: InheritedDefaults,
@@ -103,7 +103,7 @@ impl TaskOptions {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// SHA-256 over method, path and body of a request. It distinguishes a repeated request from a different one
-/// with the same idempotency key.
+/// SHA-256 over method, path and body of a request. The hash distinguishes a repeated request from a
+/// different request with the same idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);

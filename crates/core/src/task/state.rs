@@ -18,7 +18,7 @@ pub struct HoldState {
 }
 
 impl HoldState {
-    /// Removes the reservations and returns them.
+    /// Removes and returns the reservations.
     pub fn release(&mut self) -> Reservations {
         std::mem::take(&mut self.reservations)
     }

@@ -37,18 +37,18 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
-    /// Endpoint that the task calls. Absent in callbacks if it is `null`.
+    /// Endpoint that the task calls. Absent in callbacks if `null`.
     // Most callbacks are thus short enough to cost one write.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub endpoint: Option<Option<&'a Name>>,
-    /// Limit key: tasks with the same key share its limits. Absent in callbacks if it is `null`.
+    /// Limit key: tasks with the same limit key share the limits of this key. Absent in callbacks if `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub limit_key: Option<Option<&'a Name>>,
     /// Labels set by the client.
     pub labels: &'a BTreeMap<String, String>,
-    /// Number of attempts that count against the retry policy. A replay resets it to 0.
+    /// Number of attempts that count against the retry policy. A replay resets this number to 0.
     pub attempt: u32,
     /// Maximum number of attempts of the retry policy.
     pub max_attempts: u32,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Smallest and largest number that a field accepts, both included.
 ///
-/// The check and the error text use the same bounds. A test of the API compares them with `minimum` and
+/// The check and the error text use the same bounds. A test of the API compares the bounds with `minimum` and
 /// `maximum` in the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {

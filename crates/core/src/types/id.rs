@@ -74,7 +74,7 @@ impl TaskId {
         Self(u128::from_be_bytes(digest(parts)))
     }
 
-    /// Returns the 16 bytes to store. They sort like the ids.
+    /// Returns the 16 bytes to store. The bytes sort like the ids.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }

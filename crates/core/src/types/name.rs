@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Name of 1 to 64 characters from `A-Z a-z 0-9 . _ -`.
 ///
-/// The set is small on purpose: names appear in index keys, URLs, queue messages and metrics, and must mean
-/// the same in all of them.
+/// The set is small on purpose: names appear in index keys, URLs, messages and metrics, and must have the
+/// same meaning everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);

@@ -1,5 +1,7 @@
 //! Events, as the API shows them.
 
+use std::collections::BTreeMap;
+
 use nobat_core::json::Json;
 use nobat_core::submission::event::{SOURCE_LABEL, SUBJECT_LABEL, TYPE_LABEL};
 use nobat_core::task::view::{ErrorView, StatusWord};
@@ -88,9 +90,21 @@ pub(crate) struct EventPage<'a> {
     pub(super) next_cursor: Option<String>,
 }
 
-/// Event to publish: attributes as in CloudEvents 1.0, and data. Other fields are extension attributes.
-#[derive(ToSchema)]
+/// Value of an extension attribute.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "describes the request, which `CloudEvent::from_json` reads")]
+pub(crate) enum ExtensionValue {
+    /// Text without control characters.
+    Text(String),
+    /// Whole number of 32 bits.
+    Number(i32),
+    /// Truth value.
+    Bool(bool),
+}
+
+/// Event to publish: attributes as in CloudEvents 1.0, and data. Other fields are extension attributes.
+#[derive(ToSchema, Serialize)]
 pub(crate) struct EventSubmission {
     /// Version of the specification: `1.0`. Required except in plain JSON.
     specversion: Option<String>,
@@ -117,6 +131,9 @@ pub(crate) struct EventSubmission {
     data: Option<()>,
     /// Binary data in base64, in place of `data`.
     data_base64: Option<String>,
+    /// Extension attributes. Their names are of the characters a-z 0-9.
+    #[serde(flatten)]
+    extensions: BTreeMap<String, ExtensionValue>,
 }
 
 /// Event that was accepted.

@@ -52,7 +52,7 @@ pub(crate) struct PageView<'a> {
         ("status" = Option<StatusWord>, Query, description = "Only tasks with this status."),
         ("queue" = Option<String>, Query, description = "Only tasks of this queue.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
         ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
-        ("event" = Option<String>, Query, pattern = "^event_[0-9a-z]{26}$", description = "Only tasks that subscriptions created from this event. All these tasks are in one page, in the order of their subscriptions' names."),
+        ("event" = Option<String>, Query, pattern = "^event_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Only tasks that subscriptions created from this event. All these tasks are in one page, in the order of their subscriptions' names."),
         ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this time (RFC 3339)."),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this time (RFC 3339)."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tasks in a page. Default 50."),

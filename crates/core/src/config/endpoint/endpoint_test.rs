@@ -30,8 +30,8 @@ pub struct EndpointTest {
     pub name: Name,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// Payload of an `http` task, already checked. If it has no body, the tester sends a sample for the
-    /// methods `POST`, `PUT` and `PATCH`.
+    /// Payload of an `http` task, already checked. If the payload has no body, the tester sends a sample for
+    /// the methods `POST`, `PUT` and `PATCH`.
     pub call: Json,
     /// Id that the call uses instead of a task id.
     pub id: TaskId,
@@ -48,7 +48,7 @@ pub struct TestResult {
     /// The request. `null` if nobat could not send it.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub request: Option<TestRequest>,
-    /// The response. `null` if there was none.
+    /// The response. `null` if there was no response.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub response: Option<TestResponse>,
     /// Reason why there was no response, or why a task with this response would not succeed. `null` if the
@@ -70,7 +70,7 @@ pub struct TestRequest {
     /// Headers, with names in lower case. A header from the endpoint's configuration has the value `null`,
     /// because its value is secret.
     pub headers: BTreeMap<String, Option<String>>,
-    /// Body as text. Empty if there is none, `null` if it is binary.
+    /// Body as text. Empty if there is no body, `null` if the body is binary.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub body: Option<String>,
     /// Binary body in base64.
@@ -86,7 +86,7 @@ pub struct TestResponse {
     pub status: u16,
     /// Headers, with names in lower case and without cookies.
     pub headers: BTreeMap<String, String>,
-    /// Body, at most 64 KiB: JSON, or else text. `null` if it is binary.
+    /// Body, at most 64 KiB: JSON, or else text. `null` if the body is binary.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub body: Json,
     /// Binary body in base64.

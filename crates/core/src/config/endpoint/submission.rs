@@ -22,26 +22,26 @@ use crate::types::http_status::Statuses;
 use crate::types::http_url::HttpUrl;
 use crate::types::time::Timestamp;
 
-/// Configuration of an endpoint. It replaces the whole configuration: omitted fields reset to their defaults,
-/// except `secret` and `paused`, which keep their values.
+/// Configuration of an endpoint. A request replaces the whole configuration: omitted fields reset to their
+/// defaults, except `secret` and `paused`, which keep their values.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
-    /// Base URL with the scheme `http` or `https`. A task calls this URL, followed by the task's path if it
-    /// has one. A slash at the end is optional. The URL has no query, no fragment, and no segment `.` or
-    /// `..`. At most 1,024 bytes of printable ASCII.
+    /// Base URL with the scheme `http` or `https`. A task calls this URL, followed by the task's path, if
+    /// any. A slash at the end is optional. The URL has no query, no fragment, and no segment `.` or `..`. At
+    /// most 1,024 bytes of printable ASCII.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
-    /// Headers of every request. They replace a task's headers of the same names. nobat stores the values
-    /// encrypted and never shows them. `null` keeps the stored value, but only if the scheme, host and port
-    /// of `url` stay the same.
+    /// Headers of every request. These headers replace a task's headers of the same names. nobat encrypts the
+    /// stored values and never shows the values. `null` keeps the stored value, but only if the scheme, host
+    /// and port of `url` stay the same.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
-    /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. It replaces all current
-    /// secrets at once. If omitted, the current secrets stay in use. A new endpoint without a secret gets a
-    /// generated one, which the response shows once.
+    /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. This secret replaces all
+    /// current secrets at once. If omitted, the current secrets stay in use. For a new endpoint without a
+    /// secret, nobat generates a secret, which the response shows once.
     #[cfg_attr(
         feature = "openapi",
         schema(
@@ -49,11 +49,11 @@ pub struct EndpointSubmission {
         )
     )]
     pub secret: Option<String>,
-    /// Maximum duration of an attempt in seconds, for tasks without a timeout of their own. Default 30. At
-    /// least 0.001.
+    /// Maximum duration of an attempt in seconds, for tasks without their own timeout. Default 30. At least
+    /// 0.001.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
-    /// Retry policy, for tasks without one of their own.
+    /// Retry policy, for tasks without their own retry policy.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
@@ -76,12 +76,12 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::json::decode::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
     pub batch: Option<BatchSubmission>,
-    /// Certificate authorities for this endpoint, instead of those of the operating system. Up to ten
-    /// certificates in PEM, at most 16,384 characters.
+    /// Certificate authorities for this endpoint, instead of the authorities of the operating system. Up to
+    /// ten certificates in PEM, at most 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
     pub ca_certificates: Option<String>,
-    /// True to pause the endpoint: its tasks are held. False to resume it. If omitted, the value does not
-    /// change.
+    /// True to pause the endpoint: the endpoint's tasks are held. False to resume the endpoint. If omitted,
+    /// the value does not change.
     pub paused: Option<bool>,
 }
 
