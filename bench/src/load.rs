@@ -45,14 +45,14 @@ pub(crate) fn per_second(count: usize, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64()
 }
 
-/// Posts tasks as fast as the server accepts them.
+/// Sends the same request as fast as the server accepts it.
 pub(crate) async fn post(
     address: SocketAddr,
     connections: usize,
-    body: &str,
+    request: &str,
     until: Until,
 ) -> anyhow::Result<Load> {
-    let request: Rc<str> = request(body).into();
+    let request: Rc<str> = request.into();
     let begun = Instant::now();
     let left = Rc::new(Cell::new(match until {
         Until::Sent(count) => count,
@@ -74,7 +74,7 @@ pub(crate) async fn post(
                     let sent = Instant::now();
                     ensure!(
                         connection.exchange(&request).await?.0 == 202,
-                        "the server did not accept a task"
+                        "the server did not accept a request"
                     );
                     latencies.push(sent.elapsed());
                 }
@@ -101,10 +101,19 @@ pub(crate) fn percentile<T: Ord + Copy + Default>(values: &mut [T], percent: usi
     values.get((values.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// Returns a request that posts a task.
-pub(crate) fn request(body: &str) -> String {
+/// Returns a request that submits a task.
+pub(crate) fn task(body: &str) -> String {
+    request("/v1/tasks", body)
+}
+
+/// Returns a request that publishes an event.
+pub(crate) fn event(body: &str) -> String {
+    request("/v1/events", body)
+}
+
+fn request(path: &str, body: &str) -> String {
     format!(
-        "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
 }

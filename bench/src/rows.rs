@@ -28,6 +28,7 @@ struct Round {
 }
 
 const NOOP: &str = r#"{"kind":"noop"}"#;
+const EVENT: &str = r#"{"type":"order.created","data":{"order_id":7}}"#;
 const STAMP: &str = r#"{"kind":"stamp"}"#;
 /// Concurrency that runs tasks as fast as they arrive.
 const WORKERS: &str = "128";
@@ -43,6 +44,7 @@ impl Runs {
         for connections in [64, 256] {
             self.rates(connections, Disk::Plain).await?;
         }
+        self.events().await?;
         let limit = self.limit(Disk::Plain).await?;
         let small = self.done(20_000, limit, Disk::Plain).await?;
         if self.million {
@@ -105,9 +107,35 @@ impl Runs {
         Ok(())
     }
 
+    /// Compares the rate of publishing events with that of submitting tasks.
+    async fn events(&self) -> anyhow::Result<()> {
+        let (mut rates, mut shares) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            let tasks = self.rate(Disk::Plain, &["nobat", NO_WORKERS], 64).await?.rate();
+            let server = Server::start(&self.data, Disk::Plain, &["nobat", NO_WORKERS])?;
+            let until = Until::Elapsed(Duration::from_secs(self.seconds));
+            let events = load::post(server.address, 64, &load::event(EVENT), until).await?.rate();
+            rates.push(events);
+            shares.push(events / tasks);
+        }
+        row(
+            "published events, 64 connections",
+            &format!("{:.0}/s", median(rates)),
+            &format!("{:.2} of durable accepts", median(shares)),
+            "0.5 of durable accepts",
+        );
+        Ok(())
+    }
+
     async fn rate(&self, disk: Disk, server: &[&str], connections: usize) -> anyhow::Result<Load> {
         let server = Server::start(&self.data, disk, server)?;
-        load::post(server.address, connections, NOOP, Until::Elapsed(Duration::from_secs(self.seconds))).await
+        load::post(
+            server.address,
+            connections,
+            &load::task(NOOP),
+            Until::Elapsed(Duration::from_secs(self.seconds)),
+        )
+        .await
     }
 
     async fn limit(&self, disk: Disk) -> anyhow::Result<f64> {
@@ -121,7 +149,7 @@ impl Runs {
         for _ in 0..if tasks > 100_000 { 1 } else { self.rounds } {
             let server = Server::start(&self.data, disk, &["nobat", WORKERS])?;
             let begun = Instant::now();
-            load::post(server.address, 64, NOOP, Until::Sent(tasks)).await?;
+            load::post(server.address, 64, &load::task(NOOP), Until::Sent(tasks)).await?;
             // Tasks run in the order in which they are due. When the last one is done, only running ones are
             // left.
             let mut connection = Connection::open(server.address).await?;
@@ -146,9 +174,14 @@ impl Runs {
         for _ in 0..self.rounds {
             let bullmq = BullMq::start(&self.data, 0)?;
             rates.push(
-                load::post(bullmq.address, 64, NOOP, Until::Elapsed(Duration::from_secs(self.seconds)))
-                    .await?
-                    .rate(),
+                load::post(
+                    bullmq.address,
+                    64,
+                    &load::task(NOOP),
+                    Until::Elapsed(Duration::from_secs(self.seconds)),
+                )
+                .await?
+                .rate(),
             );
         }
         row(
@@ -161,7 +194,7 @@ impl Runs {
         for _ in 0..self.rounds {
             let bullmq = BullMq::start(&self.data, 128)?;
             let begun = Instant::now();
-            load::post(bullmq.address, 64, NOOP, Until::Sent(20_000)).await?;
+            load::post(bullmq.address, 64, &load::task(NOOP), Until::Sent(20_000)).await?;
             let mut connection = Connection::open(bullmq.address).await?;
             while bullmq.done(&mut connection).await? < 20_000 {}
             rates.push(per_second(20_000, begun.elapsed()));
@@ -192,7 +225,7 @@ impl Runs {
 
 /// Submits a task and waits for its end. Returns the nanoseconds from its 202 to the start of its handler.
 async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
-    let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
+    let (_, answer) = connection.exchange(&load::task(STAMP)).await?;
     let accepted = nanoseconds();
     let task: serde_json::Value = serde_json::from_str(answer)?;
     let get = format!(

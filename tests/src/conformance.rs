@@ -16,6 +16,7 @@ pub mod list;
 pub mod queue;
 pub mod replay;
 pub mod retention;
+pub mod schedules;
 pub mod sweep;
 
 use std::any::Any;
@@ -87,10 +88,11 @@ macro_rules! conformance_cases {
                 event_creates_one_task_for_each_subscription, subscription_gets_events_after_it_was_written,
                 all_subscriptions_get_the_event, lists_events_by_type
             ]
+            schedules: [planned_time_creates_one_task, changed_schedule_ends_its_earlier_task]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             config: [
                 finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
-                pages_by_name, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate
+                pages_by_name, writes_records_and_tasks_together, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate
             ]
         }
     };

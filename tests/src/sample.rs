@@ -9,7 +9,7 @@ use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservatio
 use nobat_core::task::callback::Callback;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::task::{
-    EventOrigin, Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions,
+    Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, TaskOrigin,
     Waiting,
 };
 use nobat_core::types::id::{EventId, TaskId};
@@ -100,7 +100,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
                 u8::try_from(place * 8).unwrap_or(255)
             }))),
             parent: Some(TaskId::new(now, u128::MAX)),
-            origin: Some(EventOrigin {
+            origin: Some(TaskOrigin::Event {
                 event: EventId(TaskId::from_bytes([9; 16])),
                 subscription: name("stock"),
             }),

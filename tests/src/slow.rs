@@ -144,8 +144,14 @@ impl ConfigStore for Slow {
         self.call(self.inner.config.page(tenant, sort, after, limit)).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.call(self.inner.config.write(records, entry)).await
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
+        self.call(self.inner.config.write_with_tasks(records, tasks, entry, now)).await
     }
 
     async fn remove(

@@ -35,5 +35,6 @@ mod aws {
     mod keys;
     mod outage;
     mod sam_build;
+    mod schedules;
     mod success;
 }

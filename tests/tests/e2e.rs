@@ -35,6 +35,7 @@ mod e2e {
     mod reservations;
     mod restart;
     mod schedule;
+    mod schedules;
     mod signature;
     mod submit;
     mod url;

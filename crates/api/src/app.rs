@@ -45,7 +45,7 @@ pub struct AppConfig {
     pub kinds: Arc<dyn KindRegistry>,
     /// Access policy of the API.
     pub access_policy: AccessPolicy,
-    /// Minimum time between two counts of a tenant's pending tasks. A count can be costly.
+    /// Minimum time between two counts of a tenant's pending tasks, because a count can be costly.
     pub recount: Duration,
     /// Maximum timeout that workers grant to one attempt.
     pub max_timeout: Duration,
@@ -93,7 +93,7 @@ impl App {
         &self.0.auth_cache
     }
 
-    /// Returns the budget of request bodies in memory.
+    /// Returns the limit on the memory that request bodies occupy.
     pub(crate) fn bodies(&self) -> &Arc<BodyBudget> {
         &self.0.bodies
     }
@@ -113,7 +113,7 @@ impl App {
         &self.0.config_cache
     }
 
-    /// Returns the slots of endpoint tests.
+    /// Returns the limits on endpoint tests in progress.
     pub(crate) fn test_slots(&self) -> &TestSlots {
         &self.0.test_slots
     }

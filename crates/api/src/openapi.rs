@@ -61,6 +61,7 @@ pub(crate) async fn document() -> Response {
         (name = "tasks", description = "Submission, state, cancellation and replay of tasks."),
         (name = "events", description = "Events, and the tasks that they created."),
         (name = "subscriptions", description = "Selection of events, and the tasks that they create."),
+        (name = "schedules", description = "Tasks at planned times."),
         (name = "keys", description = "API keys and their scopes."),
         (name = "tenants", description = "Limits of tenants."),
         (name = "callbacks", description = "Secrets that sign callbacks."),
@@ -76,7 +77,7 @@ struct Document;
 fn declare_security(document: &mut OpenApi) {
     let mut scheme = Http::new(HttpAuthScheme::Bearer);
     scheme.description = Some(
-        "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first one is created."
+        "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first key is created."
             .to_owned(),
     );
     document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));

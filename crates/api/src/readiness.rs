@@ -10,7 +10,7 @@ use nobat_core::service::backend::{Backend, NotReady};
 use nobat_core::types::time::Timestamp;
 use parking_lot::Mutex;
 
-/// Reason for a 503.
+/// Reason why `/readyz` returns 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     StoreWriteFailed,
@@ -44,7 +44,7 @@ impl From<NotReady> for Cause {
 }
 
 /// Result of the latest readiness check. Any client may call `/readyz` without a key, so the server checks
-/// the store and the queue at most once a second.
+/// the store and the message queue at most once a second.
 #[derive(Default)]
 pub(crate) struct Readiness(Mutex<Option<Check>>);
 
@@ -61,8 +61,8 @@ pub(crate) const BELIEVED: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
-    /// Returns the result of the latest check, which may still run, if that check is valid. Otherwise starts
-    /// a new check.
+    /// Returns the result of the latest check if that check is still valid, or of a new check. Waits for the
+    /// result if the check still runs.
     pub(crate) async fn check(
         &self,
         backend: &Backend,
@@ -86,7 +86,7 @@ impl Readiness {
 }
 
 impl Check {
-    /// Returns true if the result is valid at `now`. A clock that was set back must not extend the validity.
+    /// Returns true if the check is valid at `now`. A clock that was set back must not extend the validity.
     fn is_good(&self, now: Timestamp) -> bool {
         let good_for = if self.result.peek().is_some() { BELIEVED } else { LIMIT };
         self.began_at <= now && now < self.began_at + good_for

@@ -10,6 +10,7 @@ mod keys;
 pub(crate) mod problem_codes;
 mod queues;
 mod rotation;
+mod schedules;
 mod subscriptions;
 mod tasks;
 mod tenants;
@@ -29,15 +30,19 @@ pub(crate) fn all() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .merge(endpoints())
         .merge(events())
+        .merge(schedules())
         .routes(declare(routes!(submit::one), &[&BODY, &SUBMISSION]))
         .routes(declare(routes!(submit::batch), &[&BODY, &SUBMISSION, &[Code::IdempotencyKeyPartlyExpired]]))
         .routes(declare(routes!(list::page), &[&PAGE]))
         .routes(declare(routes!(read::one), &[&[Code::TaskNotFound, Code::ValidationFailed]]))
         .routes(declare(routes!(explain::one), &[&[Code::TaskNotFound]]))
-        .routes(declare(routes!(cancel_replay::cancel), &[&BODY, &TASK_CHANGE, &[Code::TaskEnded]]))
+        .routes(declare(
+            routes!(cancel_replay::cancel),
+            &[&BODY, &TASK_CHANGE, &[Code::TaskEnded, Code::InternalTask]],
+        ))
         .routes(declare(
             routes!(cancel_replay::replay),
-            &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch]],
+            &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch, Code::InternalTask]],
         ))
         .routes(declare(routes!(keys::create), &[&BODY, &[Code::IdempotencyKeyNotSupported]]))
         .routes(declare(routes!(keys::page), &[&PAGE]))
@@ -126,5 +131,32 @@ fn events() -> OpenApiRouter<App> {
         .routes(declare(
             routes!(subscriptions::test),
             &[&BODY, &[Code::NotFound, Code::SubscriptionNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
+}
+
+fn schedules() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(declare(routes!(schedules::page), &[&PAGE]))
+        .routes(declare(routes!(schedules::one), &[&[Code::NotFound, Code::ScheduleNotFound]]))
+        .routes(declare(
+            routes!(schedules::put),
+            &[&BODY, &[Code::NotFound, Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress]],
+        ))
+        .routes(declare(routes!(schedules::remove), &[&BODY, &[Code::NotFound, Code::ScheduleNotFound]]))
+        .routes(declare(
+            routes!(schedules::pause),
+            &[&BODY, &[Code::NotFound, Code::ScheduleNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
+        .routes(declare(
+            routes!(schedules::resume),
+            &[&BODY, &[Code::NotFound, Code::ScheduleNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
+        .routes(declare(
+            routes!(schedules::run),
+            &[
+                &BODY,
+                &[Code::NotFound, Code::ScheduleNotFound, Code::InvalidIdempotencyKey],
+                &[Code::IdempotencyKeyReused, Code::QuotaExceeded],
+            ],
         ))
 }

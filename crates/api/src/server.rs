@@ -57,7 +57,7 @@ const MAX_BUFFER_BYTES: usize = 32 * 1024;
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
 
 /// Maximum number of connections whose Tokio task is spawned and has not run yet. Further connections wait,
-/// and the server starts them in turn from each client address. Without this limit, one client with many
+/// and the server starts one from each client address in turn. Without this limit, one client with many
 /// connections would delay all other clients, because Tokio runs its tasks in order of arrival.
 const MAX_STARTING: usize = 32;
 
@@ -151,9 +151,9 @@ fn prepare(stream: &TcpStream, limits: &Limits) {
     {
         let socket = socket2::SockRef::from(stream);
         // A write succeeds as soon as the response fits in the kernel's buffer. Only the kernel knows if the
-        // client acknowledges the response, so the kernel must apply the deadline.
+        // client acknowledges the response, so the kernel must apply the time limit.
         if let Err(error) = socket.set_tcp_user_timeout(Some(limits.write)) {
-            tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set; the write deadline may be exceeded");
+            tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set; a write may exceed its time limit");
         }
         if let Err(error) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
             tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set; the kernel may hold more unsent bytes");
@@ -190,7 +190,7 @@ async fn converse<S: Transport + Send + 'static>(
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
-                Err(_) => return tracing::warn!("a request was still running at the end of the shutdown time; its connection is closed"),
+                Err(_) => return tracing::warn!("a request was still running when the time limit of the shutdown passed; its connection is closed"),
             }
         }
     };
@@ -342,7 +342,7 @@ mod tests {
         let mut buffer = vec![0; 4096];
         for _ in 0..2 {
             client.write_all(GET).await.unwrap();
-            // The server has to wait for this client until it reads.
+            // The server has to wait until this client reads.
             tokio::time::sleep(Duration::from_secs(10)).await;
             let mut read = 0;
             while read < ANSWER_BYTES {

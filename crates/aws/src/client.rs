@@ -12,7 +12,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use crate::meter::Meter;
 
-/// Maximum time to connect.
+/// Maximum time to connect to a service of AWS.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Maximum duration of one try of a call. A try normally takes some milliseconds.
 const ATTEMPT: Duration = Duration::from_millis(1_500);

@@ -5,29 +5,31 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use nobat_core::auth::audit::{Action, Entry};
 use nobat_core::config::record::{Record, RecordKind, RecordName};
 use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::{Position, StoreError};
+use nobat_core::task::Task;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 
 use crate::error::{Unreadable, failed};
 use crate::expression::Expression;
-use crate::item::{Item, Key, Reader, at, expiry, moment, number, op, text};
+use crate::item::{self, Item, Key, Reader, at, expiry, moment, number, op, text};
 use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, WriteOutcome};
 
-/// Number of blocks into which the requests of a tenant in one second are divided. One write takes the tokens
-/// of a whole block, so that a request costs a fraction of a write.
+/// Number of blocks into which the tokens that a tenant gets in one second are divided. One write takes a
+/// whole block of tokens, so a request costs only a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
 
-/// Maximum number of tries to take from a bucket that other processes change at the same time.
+/// Maximum number of tries to take tokens from a bucket that other processes change at the same time.
 const MAX_TRIES: usize = 4;
 
-/// Time after which an unused bucket is deleted. A missing bucket counts as full.
+/// Time after which an unused token bucket is deleted. A missing bucket counts as full.
 const IDLE: Duration = Duration::from_hours(24);
 
 #[async_trait]
@@ -60,9 +62,16 @@ impl ConfigStore for Table {
             .collect()
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
         let own = new_op();
-        let mut writes = Vec::with_capacity(records.len() + 1);
+        try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
+        let mut writes = Vec::with_capacity(records.len() + tasks.len() + 1);
         for record in &records {
             let condition = match record.version {
                 1 => Expression::default().when("attribute_not_exists(#PK)"),
@@ -71,6 +80,9 @@ impl ConfigStore for Table {
                 }
             };
             writes.push(self.put_write(record_item(record, &own), &condition)?);
+        }
+        for task in &tasks {
+            writes.push(self.put_write(item::whole(task, &own, now), &self.absent(now))?);
         }
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);

@@ -2,7 +2,7 @@
 //!
 //! The first process that needs the key asks KMS to generate the key. Each process asks KMS once to decrypt
 //! the key, at the first use, and then keeps the key in memory. KMS records each decryption in `CloudTrail`.
-//! A process that loses the permission can use the key until it is restarted.
+//! A process that loses the permission to decrypt can use the key until the process is restarted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use crate::table::{Table, WriteOutcome};
 /// Encryption context. KMS decrypts only with the same context. The context does not contain the table's
 /// name, since a restored table has another name.
 const PURPOSE: (&str, &str) = ("nobat", "secrets");
-/// Attribute that contains the encrypted key.
+/// Attribute that contains the encrypted master key.
 const WRAPPED: &str = "wrapped";
 
 /// A vault whose key is in the table.
@@ -39,8 +39,8 @@ pub(crate) struct DataKey {
     failed: Mutex<Option<(Instant, NoVault)>>,
 }
 
-/// Time after a failure for which callers get the same error without a new call. Otherwise waiting callers
-/// would call KMS one after the other, each until the timeout.
+/// Time for which a failed call to KMS is not repeated: callers get the error of that call. Otherwise waiting
+/// callers would call KMS one after the other, each until the timeout.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[async_trait]

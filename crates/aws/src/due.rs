@@ -60,7 +60,8 @@ impl Table {
         Ok(count.min(at_most))
     }
 
-    /// Returns the keys in one partition of the index whose sweep time has come, oldest first.
+    /// Returns the keys of the tasks whose sweep time has come, from one partition of the index, oldest
+    /// first.
     async fn marked(&self, shard: u8, limit: usize, now: Timestamp) -> Result<Vec<Item>, StoreError> {
         let find = self.client.query().table_name(&self.name).index_name(keys::SWEEP);
         let find = find.key_condition_expression("#sweep = :due AND #sweep_at <= :now");

@@ -47,15 +47,15 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
 
 /// Returns the error of a failed write, after the SDK's last try.
 ///
-/// Never returns [`StoreError::Overloaded`], which promises that nothing was written. An earlier try may have
-/// written, and its response may be lost.
+/// Never returns [`StoreError::Overloaded`], which promises that nothing was written. An earlier try of the
+/// same write may have succeeded, although its response was lost.
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     StoreError::Unavailable(causes(&error))
 }
 
-/// Returns the messages of the error and of its causes. Omits the fields of these errors, which may contain
-/// an item.
+/// Returns the messages of the error and of its causes. Omits the fields of these errors, because a field may
+/// contain an item.
 fn causes(error: &dyn Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();

@@ -52,7 +52,7 @@ impl Expression {
         self.named(name).value("one", AttributeValue::N("1".to_owned()))
     }
 
-    /// Adds a condition, which writes attribute names as `#name`. All conditions must hold.
+    /// Adds a condition, in which `#name` stands for the attribute `name`. All conditions must hold.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         self.condition.push(format!("({condition})"));
         let aliases = condition

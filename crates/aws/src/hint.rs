@@ -6,8 +6,8 @@ use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
 use serde::{Deserialize, Serialize};
 
-/// Body of a message: tenant and id of a task, and the number of the task's previous hints in a row that
-/// moved to the dead-letter queue.
+/// Body of a message: tenant and id of a task, and the number of consecutive earlier hints of the task that
+/// ended in the dead-letter queue.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -28,8 +28,8 @@ pub(crate) fn write(hint: &Hint) -> String {
     serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("texts and numbers are always valid JSON"))
 }
 
-/// Reads the body of a message. Returns the key of the task, and the number of the task's previous hints in a
-/// row that moved to the dead-letter queue.
+/// Reads the body of a message. Returns the key of the task, and the number of consecutive earlier hints of
+/// the task that ended in the dead-letter queue.
 pub fn read(body: &str) -> Result<(TaskKey, u32), NoHint> {
     let body: Body = serde_json::from_str(body).map_err(|_| NoHint)?;
     let tenant = Tenant::new(&body.tenant).map_err(|_| NoHint)?;

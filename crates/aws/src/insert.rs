@@ -30,7 +30,7 @@ impl Table {
         }
     }
 
-    /// Inserts all tasks or none. Returns the existing items if any exists.
+    /// Inserts all tasks, or no task if one of them exists already. Returns the existing items.
     async fn insert_all(
         &self,
         items: Vec<Item>,
@@ -55,7 +55,7 @@ impl Table {
     }
 
     /// Returns the condition that no task has this id, or only a task whose retention has passed.
-    fn absent(&self, now: Timestamp) -> Expression {
+    pub(crate) fn absent(&self, now: Timestamp) -> Expression {
         Expression::default()
             .when("attribute_not_exists(#PK) OR #ended_at <= :kept")
             .value("kept", moment(now - self.retention))
@@ -73,7 +73,7 @@ impl Table {
         let existing: Vec<Read> = existing.into_iter().filter(|read| self.is_kept(&read.task, now)).collect();
         if existing.is_empty() {
             return Err(StoreError::Unavailable(
-                "the existing tasks were deleted during the write".to_owned(),
+                "the write was refused, because a task with the same id was stored already; that task was deleted before it could be read".to_owned(),
             ));
         }
         let is_named = |task: &Task| {

@@ -1,7 +1,7 @@
 //! A task as a DynamoDB item. Fields that conditions, indexes or operators need are attributes. All other
 //! fields are compact texts.
 //!
-//! Default values are left out: an item of up to 1,024 bytes costs one write unit, a longer one two.
+//! Default values are left out, because a write costs one unit for each 1,024 bytes of the item.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,8 @@ pub(crate) type Key = [(String, AttributeValue); 2];
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const ONE_UNIT: usize = 1_024;
 
-/// Typical maximum size of the attributes that change, in bytes. A payload in the task's item leaves this
-/// much free, so that a claim and an end cost one write unit each.
+/// Typical maximum size of the attributes that change, in bytes. A payload is stored in the task's item only
+/// if this many bytes stay free. A claim and an end then cost one write unit each.
 const CHANGING: usize = 200;
 
 /// Attributes of an update. `None` removes an attribute.
@@ -59,11 +59,12 @@ pub(crate) struct OverflowRef {
 
 /// A task as read, with references to its overflow items.
 pub(crate) struct Read {
-    /// The task. A payload in an overflow item is `null`, a result is absent.
+    /// The task. Its payload is `null` if it is in an overflow item. Its result is absent if it is in an
+    /// overflow item.
     pub(crate) task: Task,
-    /// The payload, if it is in an overflow item.
+    /// Overflow item with the payload, if there is one.
     pub(crate) payload: Option<OverflowRef>,
-    /// The result, if it is in an overflow item.
+    /// Overflow item with the result, if there is one.
     pub(crate) result: Option<OverflowRef>,
 }
 
@@ -126,10 +127,12 @@ pub(crate) fn result_apart(task: &Task) -> Option<OverflowRef> {
     (rest + result.get().len() > ONE_UNIT).then(|| OverflowRef { key: keys::result(task.token) })
 }
 
-/// Placeholder with the length of an `op`, to calculate the size of an item.
+/// Text as long as the value of the attribute `op`, to calculate the size of an item.
 const OP_OF_ITS_LENGTH: &str = "0000000000000000";
 
-/// Additional size of an ended task, for `expires_at` and the name of `result`, in bytes.
+/// Number of bytes of an ended task's item that `fixed` and `changing` do not include: the attribute
+/// `expires_at`, which DynamoDB's TTL reads, and the name of the attribute `result`. The text of the result
+/// is not included.
 const ENDED: usize = 24;
 
 /// Returns the attributes that never change.
@@ -244,7 +247,7 @@ pub(crate) fn sweep_at(item: &Item) -> Option<Timestamp> {
     Reader(item).optional_moment("sweep_at").ok().flatten()
 }
 
-/// Returns the id of the last write with an id to the item.
+/// Returns the attribute `op`: the id of the last write to the item that had an id.
 pub(crate) fn op(item: &Item) -> Option<&str> {
     Reader(item).optional_text("op").ok().flatten()
 }

@@ -26,8 +26,8 @@ pub(crate) const SHARDS: u8 = 16;
 /// tasks that are due later.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
-/// Margin around a task's due time. The sweeper sends a hint that was not sent this long before the due time.
-/// It checks a task whose hint was sent this long after the due time.
+/// Time between a task's due time and its sweep time. If no hint was sent, the sweeper sends a hint this long
+/// before the due time. If a hint was sent, the sweeper checks the task this long after the due time.
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// Returns the partition key of all items of a task.
@@ -43,8 +43,8 @@ pub(crate) fn partitions(tenant: &Tenant) -> String {
 /// Partition key of the records of the whole installation.
 pub(crate) const RECORDS: &str = "C#";
 
-/// Returns the partition key of a tenant's records, or of the installation's. The keys differ, since names of
-/// tenants are never empty.
+/// Returns the partition key of a tenant's records, or of the installation's records if `tenant` is `None`.
+/// The keys differ, because no tenant has an empty name.
 pub(crate) fn records(tenant: Option<&Tenant>) -> String {
     format!("{RECORDS}{}", tenant.map_or("", Tenant::as_str))
 }
@@ -147,7 +147,7 @@ pub(crate) fn moment(at: Timestamp) -> String {
 
 /// A parsed [`place`].
 pub(crate) struct IndexKey<'a> {
-    /// The part before the queue and the kind. Unique per task.
+    /// Part of the index key before the queue and the kind. Unique for each task.
     pub(crate) position: &'a str,
     /// Name of the queue.
     pub(crate) queue: &'a str,
@@ -175,7 +175,7 @@ pub(crate) enum SweepIndex {
     Left,
     /// The entry is removed.
     Removed,
-    /// The entry has this partition key and this time.
+    /// The entry gets this partition key and this sweep time.
     At(String, Timestamp),
 }
 
@@ -192,15 +192,15 @@ pub(crate) fn sweep(task: &Task, now: Timestamp) -> SweepIndex {
     }
 }
 
-/// Returns the latest permitted sweep time of a task with this lease. A later sweep time would delay the
-/// retry after a worker's death.
+/// Returns the latest permitted sweep time of a task whose lease expires at `until`. A later sweep time would
+/// delay the retry after a worker's death.
 pub(crate) fn mark_of_a_lease(until: Timestamp) -> Timestamp {
     until + MARGIN
 }
 
 /// Returns the sweep time of a waiting task. If the hint was sent, the sweep time is [`MARGIN`] after the due
-/// time. Otherwise it is [`MARGIN`] before the due time, and the sweeper then sends the hint. An earlier
-/// deadline is the sweep time instead.
+/// time. Otherwise it is [`MARGIN`] before the due time, and the sweeper then sends the hint. If the deadline
+/// of the task is earlier, the deadline is the sweep time.
 fn mark(task: &Task, now: Timestamp) -> Timestamp {
     let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
     let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };

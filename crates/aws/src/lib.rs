@@ -2,8 +2,8 @@
 //!
 //! A task is one item. The message queue carries hints that say "this task may be due". A lost hint costs
 //! only time: the sweeper finds tasks by their sweep time in the index `sweep`. Writes that must not be
-//! repeated carry a random id. If the first try was made and its response was lost, the second try finds this
-//! id in the item. No other crate uses types of the AWS SDK.
+//! repeated carry a random id. If the first try succeeded but its response was lost, the second try finds
+//! this id in the item. No other crate uses types of the AWS SDK.
 
 mod client;
 mod config_store;
@@ -41,7 +41,7 @@ use crate::meter::Meter;
 use crate::queue::Sqs;
 use crate::table::{MAX_BUCKETS, Table};
 
-/// Names of the table and the message queue. The SDK reads everything else from its own variables.
+/// Table, message queue and retention. The SDK reads all other settings from its own environment variables.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Name of the table.
@@ -57,8 +57,8 @@ pub struct Settings {
 #[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
 pub struct NoRegion;
 
-/// Time between two counts of the pending tasks of a tenant with a quota. A count reads the index entries of
-/// all tenants.
+/// Time between two counts of the pending tasks of a tenant with a quota. To count the tasks of one tenant,
+/// the store may have to read the index entries of all tenants, so counts are rare.
 pub const RECOUNT: Duration = Duration::from_secs(30);
 
 /// Creates a backend for a table and a message queue. Makes no calls.
@@ -76,7 +76,7 @@ pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, None))
 }
 
-/// Creates a backend for an AWS emulator that counts its calls.
+/// Creates a backend for an AWS emulator. `meter` counts the backend's calls.
 pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Meter) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, Some(meter)))
 }

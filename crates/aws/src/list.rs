@@ -156,8 +156,9 @@ fn passes(place: &IndexKey<'_>, query: &ListQuery) -> bool {
         && query.kind.as_ref().is_none_or(|kind| kind.as_str() == place.kind)
 }
 
-/// Returns the range of index keys to read, both ends included. The end is a position, and an index key is
-/// longer than the position with which it begins. So the key at the end's position is outside the range.
+/// Returns the range of index keys to read, both ends included. The end is a position, without queue and
+/// kind. The index key at that position is longer and sorts after the end, so the range does not include this
+/// key.
 fn bounds(query: &ListQuery) -> (String, String) {
     let from = query.created_after.map_or_else(String::new, keys::moment);
     // A tilde sorts after every character of an index key.

@@ -21,8 +21,8 @@ const MAX_WAITING: usize = 4_096;
 const MAX_OF_TENANT: usize = 1_024;
 /// Maximum time for which a list request waits. A longer wait ends with [`StoreError::Overloaded`].
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Maximum number of tenants in memory. A tenant that is dropped while its list requests wait can exceed
-/// [`AT_ONCE`].
+/// Maximum number of tenants in memory. A tenant that is dropped from memory while its list requests wait can
+/// exceed [`AT_ONCE`].
 const MAX_TENANTS: usize = 10_000;
 
 /// List requests of each tenant that run or wait.

@@ -28,8 +28,8 @@ impl Table {
     pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
         let mut task = read.task;
         if let Some(payload) = read.payload {
-            // A handler usually refuses `null`, which ends the task. An error here would prevent the task
-            // from ever ending.
+            // A missing payload becomes `null`. A handler usually refuses `null`, and the task ends. With an
+            // error here, the task could never end.
             task.payload = self.read_body(&task.key(), &payload).await?.unwrap_or_else(|| {
                 tracing::error!(task = %task.id, "the payload of a task is missing from the table; the handler gets null");
                 Json::null()

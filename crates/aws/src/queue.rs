@@ -21,9 +21,9 @@ pub(crate) struct Sqs {
     pub(crate) url: String,
 }
 
-/// Maximum number of messages per call.
+/// Maximum number of messages in one call to SQS.
 const BATCH: usize = 10;
-/// Maximum number of parallel calls.
+/// Maximum number of parallel calls that send messages.
 const MAX_IN_FLIGHT: usize = 8;
 /// Maximum duration of sending, since the submission of a task waits until its hint is sent. The sweeper
 /// later sends the hints that were not sent.

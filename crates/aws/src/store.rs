@@ -52,7 +52,6 @@ impl TaskStore for Table {
             .count("attempt")
             .count("version")
             .remove("held")
-            .remove("progress")
             .when(
                 "#status IN (:scheduled, :retrying, :held) AND (#due_at <= :now OR #held = :batching) \
                  AND (attribute_not_exists(#deadline) OR #deadline > :now)",
@@ -201,7 +200,7 @@ impl Table {
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
         let own = new_op();
         if let Err(error) = self.update(item::key(&name), self.change(&change, &own, now), Some(&own)).await {
-            tracing::warn!(task = %name.id, %error, "a claim could not be given back; the task runs again after the lease expires");
+            tracing::warn!(task = %name.id, %error, "the claim of a task could not be released; the task starts after the lease has expired");
         }
     }
 

@@ -245,8 +245,8 @@ impl Table {
 
     /// Checks that writes work: writes the time into one item.
     ///
-    /// A successful write counts for [`PROVED`], so constant checks write at most 8,640 units a day (half a
-    /// cent). In between, the caller's own read detects an unavailable table.
+    /// A successful write proves readiness for [`PROVED`], so frequent checks write at most 8,640 units a day
+    /// (half a US cent). In between, the caller's own read detects an unavailable table.
     pub(crate) async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         let proved_at = Timestamp::from_millis(self.write_proved_at.load(Ordering::Relaxed));
         if proved_at <= now && now < proved_at + PROVED {
@@ -263,8 +263,8 @@ impl Table {
     }
 }
 
-/// Recognizes this call's own write. The SDK repeats a write whose response was lost. If the first try was
-/// made, the condition of the second try fails, and the write counts as done.
+/// Recognizes this call's own write. The SDK repeats a write whose response was lost. If the first try
+/// succeeded, the condition of the second try fails, but the write counts as done.
 fn judged(found: Option<Item>, own: Option<&str>) -> WriteOutcome {
     let found = found.unwrap_or_default();
     if own.is_some() && op(&found) == own { WriteOutcome::Done(found) } else { WriteOutcome::Refused(found) }

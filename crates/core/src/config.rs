@@ -1,10 +1,11 @@
-//! Configuration of tenants, queues, kinds, endpoints and subscriptions.
+//! Configuration of tenants, queues, kinds, endpoints, subscriptions and schedules.
 
 pub mod callback_secret;
 pub mod endpoint;
 pub mod kind;
 pub mod queue;
 pub mod record;
+pub mod schedule;
 pub mod subscription;
 pub mod task_config;
 pub mod tenant;

@@ -43,7 +43,7 @@ impl Json {
         Ok(Self(Arc::from(raw.to_owned())))
     }
 
-    /// Creates a value by serializing another one.
+    /// Creates a JSON value by serializing `value`.
     pub fn from_value<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::value::to_raw_value(value).map(|raw| Self(Arc::from(raw)))
     }

@@ -2,6 +2,7 @@
 
 mod callback;
 pub mod event;
+pub mod schedule;
 #[cfg(feature = "openapi")]
 mod schema;
 pub mod subscription;

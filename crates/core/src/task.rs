@@ -19,7 +19,7 @@ pub mod view;
 pub use attempt::{Attempt, AttemptOutcome, TaskError};
 pub use error_code::ErrorCode;
 pub use key::TaskKey;
-pub use options::{EventOrigin, Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions};
+pub use options::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions, TaskOrigin};
 pub use state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Status, Waiting};
 
 use crate::json::Json;
@@ -107,7 +107,8 @@ impl Task {
         }
     }
 
-    /// Maximum number of requests with an idempotency key that are kept. The oldest is dropped first.
+    /// Maximum number of requests with an idempotency key that a task keeps. The oldest request is dropped
+    /// first.
     pub const KEPT_REQUESTS: usize = 16;
 
     /// Adds a request that changes the task in the same write.
@@ -127,7 +128,7 @@ impl Task {
     /// that always asks for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
-    /// Maximum number of finished attempts that are kept in full. Earlier attempts are only counted.
+    /// Maximum number of finished attempts that a task keeps in full. Earlier attempts are only counted.
     pub const KEPT_ATTEMPTS: usize = 20;
 
     /// Returns the status at `now`.
@@ -178,7 +179,7 @@ impl Task {
         }
     }
 
-    /// Returns the time of the end.
+    /// Returns the time at which the task ended.
     pub fn finished_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Ended(ended) => Some(ended.at),

@@ -42,8 +42,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// sets the same limit for HTTP/1.
 const MAX_HEADERS: usize = MAX_HEAD / 32;
 
-/// Idle time after which a connection is closed. Under load, the next request to the same host comes much
-/// earlier.
+/// Idle time after which a connection is closed. A longer time has no benefit, because under load the next
+/// request to the same host comes much earlier.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
 const MAX_IDLE_PER_HOST: usize = 8;
@@ -174,7 +174,7 @@ impl Client {
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
         let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
-        // A request that timed out while it waited for a look-up slot says nothing about its destination.
+        // A request that timed out while its look-up waited to start says nothing about its destination.
         let late = || if origin.is_waiting() { SendError::LocalResources } else { SendError::Timeout };
         sent.unwrap_or_else(|_| Err(late()))
     }

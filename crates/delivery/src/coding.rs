@@ -101,8 +101,8 @@ fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
     }
 }
 
-/// Drops damaged content. Bare deflate and brotli have no signature, so the beginning of any text may look
-/// like such content.
+/// Drops content that is damaged, because the text may have no coding at all: bare deflate and brotli have no
+/// signature, and the beginning of any text may look like them.
 fn whole_or_nothing((content, extent): (Vec<u8>, Extent)) -> (Vec<u8>, Extent) {
     if extent == Extent::Damaged { (Vec::new(), extent) } else { (content, extent) }
 }

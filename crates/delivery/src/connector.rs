@@ -86,7 +86,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Returns the connect time for each of `addresses` addresses.
+/// Returns the maximum time to connect to each address of a host that has this number of addresses.
 fn share(addresses: usize) -> Duration {
     CONNECT_TIMEOUT / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }

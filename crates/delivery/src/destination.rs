@@ -15,7 +15,7 @@ use crate::guard::Guard;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     url: HttpUrl,
-    /// The same URL, in the HTTP client's type.
+    /// The URL of the destination, in the HTTP client's type.
     uri: Uri,
 }
 
@@ -101,7 +101,7 @@ fn permits_name(name: &str, guard: &Guard) -> bool {
     }
 }
 
-/// Ports of protocols other than HTTP. Their servers could interpret a request as commands.
+/// Ports of protocols other than HTTP. Servers of these protocols could interpret a request as commands.
 ///
 /// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and the ports of Redis and
 /// memcached, which read commands line by line. Other ports are permitted, since APIs do run on ports such as

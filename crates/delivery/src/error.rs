@@ -36,8 +36,8 @@ pub enum SendError {
     /// The destination could not be reached for another reason.
     #[error("the destination could not be reached")]
     ConnectionFailed,
-    /// This process lacks file handles, ports, memory or look-up slots. This says nothing about the
-    /// destination.
+    /// This process lacks file handles, ports or memory, or runs too many DNS look-ups. This error says
+    /// nothing about the destination.
     #[error("this process lacks the resources for the call")]
     LocalResources,
     /// The response is not HTTP, or its head exceeds the limits.

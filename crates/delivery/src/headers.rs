@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Maximum number of headers of a request.
 pub const MAX_HEADERS: usize = 50;
-/// Maximum total size of names and values, in bytes: 8 KiB.
+/// Maximum total size of the headers' names and values, in bytes: 8 KiB.
 pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 
 /// Name of the header that carries the idempotency key of a call.

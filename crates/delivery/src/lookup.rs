@@ -20,9 +20,9 @@ use crate::resolver::Resolve;
 const MAX_LOOKUPS: usize = 256;
 /// Maximum number of parallel look-ups of one tenant.
 const MAX_LOOKUPS_OF_TENANT: usize = 64;
-/// Maximum time that a look-up waits for a slot.
+/// Maximum time that a look-up waits before it starts.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Maximum duration of a look-up.
+/// Maximum duration of a look-up, counted from its start.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which a failed look-up is not repeated.
 const FAILURE_TTL: Duration = Duration::from_secs(3);
@@ -44,8 +44,8 @@ pub(crate) struct Origin {
     is_waiting: Arc<AtomicBool>,
 }
 
-/// Runs look-ups within the limits. Each look-up waits for a slot of its tenant, then for a slot of the
-/// process, in order of arrival.
+/// Runs look-ups within the limits. Each look-up waits first until the tenant's limit permits it, then until
+/// the limit of the process permits it, in order of arrival.
 pub(crate) struct Lookups {
     resolver: Arc<dyn Resolve>,
     slots: Semaphore,
@@ -65,7 +65,7 @@ impl Origin {
         ORIGIN.try_with(Self::clone).unwrap_or_else(|_| Self::new(Tenant::default()))
     }
 
-    /// Returns true if the request is waiting for a look-up slot.
+    /// Returns true if the request's look-up is waiting to start.
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ impl Lookups {
         Self { resolver, slots: Semaphore::new(MAX_LOOKUPS), tenants: Mutex::default(), failures }
     }
 
-    /// Returns the addresses of a name. Dropping the future ends the look-up and frees its slots.
+    /// Returns the addresses of a name. Dropping the future ends the look-up, and another look-up may start.
     pub(crate) async fn resolve(&self, name: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
         if self.has_failed(name) {
             return Err(ConnectError::Dns);
@@ -100,7 +100,7 @@ impl Lookups {
         }
     }
 
-    /// Waits for a slot of the tenant, then for a slot of the process.
+    /// Waits until the tenant's limit, and then the limit of the process, permits the look-up.
     async fn acquire<'a>(
         &'a self,
         own: &'a Semaphore,

@@ -90,7 +90,7 @@ impl SystemResolver {
                 match from_system() {
                     Ok(resolver) => loaded.resolver = resolver,
                     Err(error) => {
-                        tracing::warn!(%error, "the changed resolver configuration is not usable; the previous one stays in effect");
+                        tracing::warn!(%error, "the changed resolver configuration is not usable; the previous configuration stays in effect");
                     }
                 }
                 loaded.modified = Some(modified);

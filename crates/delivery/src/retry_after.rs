@@ -87,7 +87,7 @@ fn moment(text: &str) -> Option<SystemTime> {
     of_http().or_else(of_mail).or_else(of_iso).or_else(without_zone)
 }
 
-/// Returns the time until a moment, or `None` if it has passed.
+/// Returns the time from `now` until `moment`, or `None` if `moment` has passed.
 fn until(moment: SystemTime, now: SystemTime) -> Option<Duration> {
     moment.duration_since(now).ok()
 }

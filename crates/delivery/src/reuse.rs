@@ -95,7 +95,7 @@ pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Returns true if the failed request used a connection that was idle after an earlier request, and no byte
-/// was read from the connection since.
+/// was read from the connection after its assignment to the failed request.
 pub(crate) fn is_lost_with_reused_connection(captured: &CaptureConnection) -> bool {
     let mut extensions = Extensions::new();
     let metadata = captured.connection_metadata();

@@ -18,7 +18,7 @@ pub enum BackendKind {
     Aws,
 }
 
-/// Settings of the storage. Each is a flag and a variable.
+/// Settings of the storage. Each setting has a flag and an environment variable.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// Storage: sqlite (one SQLite file) or aws (DynamoDB and SQS)

@@ -54,7 +54,7 @@ impl Restore {
         let key = vault::key_file(&self.data);
         if !key.exists() {
             eprintln!(
-                "secrets are readable only with the master key from the time of the backup: restore its file as {}",
+                "secrets are readable only with the master key from the time of the backup: restore the key file as {}",
                 key.display()
             );
         }

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 /// Runtime for handlers only.
 pub(crate) struct HandlerRuntime(Option<Runtime>);
 
-/// Time between two checks for a free thread, and maximum time that a check waits for one.
+/// Time between two checks for a free thread, and maximum time that a check waits for a free thread.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Number of failed checks in a row after which every lease of this process has expired. Other workers may
-/// take its tasks then, so the process can exit. Checks are counted instead of time, so that a suspended
-/// process does not exit when it resumes.
+/// Number of checks in a row without a free thread after which every lease of this process has expired. Other
+/// workers may then take the tasks, so the process can exit. Checks are counted instead of time, so that a
+/// suspended process does not exit when it resumes.
 const MAX_MISSED_CHECKS: u64 = LEASE.as_secs() / CHECK_INTERVAL.as_secs();
 /// Maximum time that a stopping worker has beyond its drain timeout, to give unfinished tasks back.
 const GIVE_BACK: Duration = Duration::from_secs(6);
@@ -37,7 +37,7 @@ impl HandlerRuntime {
         Ok(Self(Some(runtime.context("cannot start the threads for handlers")?)))
     }
 
-    /// Runs the worker until `stop` fires and it has finished.
+    /// Runs the worker until `stop` fires and the worker has finished.
     ///
     /// Fails if handlers block all threads for the duration of a lease. A blocking handler cannot be stopped,
     /// so the process must exit. The attempts of the blocking tasks then count as `crashed`.

@@ -4,9 +4,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Maximum number of client connections, even if there are more handles.
 const MAX_CONNECTIONS: u64 = 10_000;
-/// Handles for files, listeners and the runtime.
+/// Number of file handles reserved for files, listeners and the runtime.
 const FILES: u64 = 64;
-/// Handles for each running task: its connection, an idle connection for the next call, and two DNS look-ups.
+/// Number of file handles reserved for each running task: for its connection, an idle connection for the next
+/// call, and two DNS look-ups.
 const HANDLES_PER_CALL: u64 = 4;
 
 /// Raises the soft limit of open files to the hard limit. Returns the limit in effect, `u64::MAX` if there is

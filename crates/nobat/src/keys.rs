@@ -178,6 +178,6 @@ impl KindRegistry for NoKinds {
     }
 
     fn check_authority(&self, _pem: &str) -> Result<(), String> {
-        Err("this process makes no calls".to_owned())
+        Err("this program does not check certificate authorities; send the request to a server".to_owned())
     }
 }

@@ -38,7 +38,7 @@ use crate::handler_runtime::HandlerRuntime;
 use crate::vault::{MasterKeyArgs, Vaults};
 use crate::{exit, handles, in_use};
 
-/// Settings of a server. Each is a flag and a variable.
+/// Settings of a server. Each setting has a flag and an environment variable.
 #[derive(Parser, Clone, Debug)]
 pub struct Serve {
     /// Address to listen on

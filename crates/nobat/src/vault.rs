@@ -18,7 +18,7 @@ use nobat_worker::system::SystemClock;
 
 use crate::backend::{BackendKind, Settings};
 
-/// Settings of the master key. Each is a flag and a variable.
+/// Settings of the master key. Each setting has a flag and an environment variable.
 #[derive(Args, Clone, Debug)]
 pub struct MasterKeyArgs {
     /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by
@@ -87,7 +87,7 @@ impl MasterKeyArgs {
                     Some(key) => key,
                     None if !signing(backend).await?.is_empty() => bail!(
                         "the key file {} is missing, and stored secrets are encrypted with its key: put it back, or set the key as NOBAT_MASTER_KEY. \
-                         If the key is lost, set NOBAT_MASTER_KEY to a new one (`openssl rand -base64 32`), then set every secret again",
+                         If the key is lost, set NOBAT_MASTER_KEY to a new key (`openssl rand -base64 32`), then set every secret again",
                         file.display()
                     ),
                     None => make(&file).with_context(|| format!("cannot create {}", file.display()))?,

@@ -14,7 +14,7 @@ pub enum BackupError {
     /// A file exists at the destination.
     #[error("{} already exists; choose another path or remove the file", .0.display())]
     Exists(PathBuf),
-    /// The file does not exist.
+    /// The file to read does not exist.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
     /// The file's content is damaged.
@@ -42,8 +42,8 @@ impl From<std::io::Error> for BackupError {
     }
 }
 
-/// Copies the current state of the file at `from` to `to`, which must not exist. Nobat may be running on the
-/// file.
+/// Copies the current state of the file at `from` to `to`, which must not exist. A running nobat may use the
+/// file at `from`.
 ///
 /// The copy is complete, checked and on disk when this returns. Until then the copy has another name.
 pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
@@ -56,7 +56,8 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
     put_in_place(&draft, to)
 }
 
-/// Restores the copy at `from` to `to`. The file at `to` must not exist and not be open.
+/// Restores the copy at `from` to `to`. Fails if a file exists at `to`, or if another process holds the lock
+/// of that path.
 pub fn restore(from: &Path, to: &Path) -> Result<(), BackupError> {
     let to = &std::path::absolute(to)?;
     // A program that starts during the restoration must not see an incomplete file.

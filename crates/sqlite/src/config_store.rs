@@ -10,6 +10,7 @@ use nobat_core::config::record::{Record, RecordKind, RecordName};
 use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::{Position, StoreError};
+use nobat_core::task::Task;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 use parking_lot::Mutex;
@@ -49,11 +50,17 @@ impl ConfigStore for Sqlite {
         .await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
         self.0
             .writer
             .call(Load::of(Some(entry.tenant.clone())), move |database| {
-                database.write_records(&records, &entry)
+                database.write_records(&records, tasks, &entry, now)
             })
             .await
     }
@@ -95,10 +102,21 @@ impl ConfigStore for Sqlite {
 }
 
 impl Database {
-    fn write_records(&mut self, records: &[Record], entry: &Entry) -> Result<RecordResult, Error> {
+    fn write_records(
+        &mut self,
+        records: &[Record],
+        tasks: Vec<Task>,
+        entry: &Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
             for record in records {
                 if !database.write_record(record)? {
+                    return Ok(Savepoint::Nothing(RecordResult::Conflict));
+                }
+            }
+            for mut task in tasks {
+                if database.insert_one(&mut task, now)?.is_some() {
                     return Ok(Savepoint::Nothing(RecordResult::Conflict));
                 }
             }

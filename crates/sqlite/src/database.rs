@@ -140,7 +140,7 @@ impl Database {
     ///
     /// If the task is due, a worker is free and no other task waits before it, the task is claimed in the
     /// same write.
-    fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
+    pub(crate) fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
         let is_first = self.scheduler.earliest().is_none_or(|due| due > now);
         self.shares.note_tenant(&task.tenant);
         let wanted = if is_first { self.dispatch.wanted() } else { 0 };
@@ -211,7 +211,7 @@ impl Database {
             Err(refused) => Ok(ClaimResult::Refused(refused, task)),
             Ok(change) => match self.commit(change)? {
                 CommitResult::Done(task) => Ok(ClaimResult::Granted(*task)),
-                CommitResult::Conflict => Err(Error::Unreadable("version")),
+                CommitResult::Conflict => Err(Error::Unreadable("the version of a task")),
             },
         }
     }
@@ -397,8 +397,8 @@ impl Database {
         self.probes
     }
 
-    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns true if
-    /// the log is empty.
+    /// Moves the write-ahead log into the file and empties the log, without waiting for readers. Returns true
+    /// if the log is empty.
     ///
     /// While a reader uses the log, SQLite moves as much as it can, but does not empty the log.
     pub(crate) fn checkpoint(&self) -> bool {

@@ -20,7 +20,7 @@ pub enum OpenError {
         /// The process, if the lock file names it.
         holder: Holder,
     },
-    /// An older, unreleased nobat wrote the file.
+    /// An older, unreleased version of nobat wrote the file.
     #[error(
         "the file has schema {found}, and this nobat needs {first} or later; choose another file with NOBAT_DATA"
     )]
@@ -30,9 +30,9 @@ pub enum OpenError {
         /// Oldest schema version that this nobat can use.
         first: i64,
     },
-    /// A newer nobat has written the file.
+    /// A newer version of nobat wrote the file.
     #[error(
-        "the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one"
+        "the file has schema {found}, and this nobat knows schemas up to {known}; run the version of nobat that wrote the file, or a newer version"
     )]
     NewerSchema {
         /// Schema version of the file.
@@ -66,7 +66,7 @@ impl From<crate::Error> for OpenError {
 /// Process that has a file open, as its lock file names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// Process id. `None` if the lock file does not name it (yet).
+    /// Process id. `None` if the lock file does not contain an id (yet).
     pub process: Option<u32>,
     /// Address that the process listens on, if it is a server.
     pub address: Option<SocketAddr>,
@@ -105,8 +105,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file
-/// names its [`Holder`].
+/// Advisory lock on `<file>-lock`. The operating system releases the lock when the process ends. The lock
+/// file names the process that holds the lock ([`Holder`]).
 ///
 /// Between two transactions, SQLite's own locks would admit a second process. Both processes would then run
 /// the same tasks.

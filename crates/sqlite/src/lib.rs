@@ -47,7 +47,7 @@ pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
     writer: Writer,
-    /// `None` for a database in memory, whose only connection reads and writes.
+    /// Threads that read the file. `None` for a database in memory, where one connection reads and writes.
     readers: Option<Readers>,
     dispatch: Arc<Dispatch>,
     clock: Arc<dyn Clock>,
@@ -76,7 +76,7 @@ impl Sqlite {
         if ended > 0 {
             tracing::warn!(
                 tasks = ended,
-                "nobat stopped while tasks were running; the running attempts count as crashed"
+                "the previous nobat process stopped while tasks were running; the attempts of these tasks count as crashed"
             );
         }
         let again = path.to_owned();
@@ -123,7 +123,8 @@ impl Sqlite {
         Backend { store: sqlite.clone(), queue: sqlite.clone(), config: sqlite.clone(), limiters: sqlite }
     }
 
-    /// Writes this server's address into the lock file, so that errors of other processes can name it.
+    /// Writes this server's address into the lock file, so that errors of other processes can name this
+    /// server.
     pub fn announce(&self, address: SocketAddr) {
         if let Some(lock) = &self.0.lock {
             lock.announce(address);

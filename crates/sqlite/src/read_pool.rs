@@ -14,15 +14,16 @@ use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
 type Operation = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Cost class of a read. Each class has its own thread, connection and queue, so that no class delays
-/// another.
+/// Cost class of a read. Each class has its own thread, connection and queue, so that no class delays another
+/// class.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cost {
-    /// One record or limiter by its key. Submissions, authentication and admission wait for these reads.
+    /// Read of one record or limiter by its key. Submissions, authentication and admission wait for these
+    /// reads.
     Record,
-    /// One task by its id.
+    /// Read of one task by its id.
     Task,
-    /// Many rows: a page of a list, a count, a query of the sweeper.
+    /// Read of many rows: a page of a list, a count, or a query of the sweeper.
     Scan,
 }
 

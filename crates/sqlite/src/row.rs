@@ -18,14 +18,16 @@ pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version,
      due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, options, attempts, error, progress, result, payload, \
      key_generation, fingerprint, hold_state, requests";
 
-/// Statement whose parameters 1 to 21 are bound by [`bind`], and all other parameters by [`bind_fixed`].
+/// Statement that inserts a task. [`bind`] binds the parameters 1 to 21, and [`bind_fixed`] binds all other
+/// parameters.
 pub(crate) const INSERT: &str = "INSERT INTO tasks (status, wake_at, version, token, attempt, generation, generation_at, due_at, \
      expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, hold_state, requests, \
      tenant, id, kind, queue, created_at, options, fingerprint, seq, payload) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
      ON CONFLICT (tenant, id) DO NOTHING";
 
-/// Statement whose parameters 1 to 21 are bound by [`bind`]. Tenant, id and the version that was read follow.
+/// Statement that updates a task. [`bind`] binds the parameters 1 to 21. Tenant, id and the version that was
+/// read follow.
 pub(crate) const UPDATE: &str = "UPDATE tasks SET status = ?1, wake_at = ?2, version = ?3, token = ?4, attempt = ?5, generation = ?6, \
      generation_at = ?7, due_at = ?8, expires_at = ?9, lease_until = ?10, lease_started_at = ?11, lease_cancel = ?12, ended_at = ?13, \
      held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, hold_state = ?20, requests = ?21 \
@@ -186,6 +188,6 @@ fn state(row: &Row<'_>) -> Result<State, Error> {
         status::FAILED => ended(Outcome::Failed),
         status::CANCELED => ended(Outcome::Canceled),
         status::EXPIRED => ended(Outcome::Expired),
-        _ => Err(Error::Unreadable("status")),
+        _ => Err(Error::Unreadable("the status of a task")),
     }
 }

@@ -14,16 +14,17 @@ const FIRST_VERSION: i64 = 6;
 /// Steps from one version of the schema to the next. A released step is never edited.
 const MIGRATIONS: [&str; 1] = [V6];
 
-/// Oldest schema version whose nobat can still use a file of the newest version. A step that only adds
-/// something leaves this value unchanged. A step that removes something, or changes a meaning, sets this
-/// value to its own version. Such a step must come one release after the last use of the removed part.
+/// Oldest schema version that is compatible with the newest version: a nobat built for this version can use a
+/// file of the newest version. A step that only adds something leaves this value unchanged. A step that
+/// removes something, or changes a meaning, sets this value to its own version. Such a step must come one
+/// release after the last use of the removed part.
 const OLDEST_READER: i64 = 6;
 
 /// Table `tasks`: `seq` is the time of acceptance in milliseconds, shifted left so that tasks of the same
 /// millisecond get different values. Lists have the order of `seq`, so they need no sorting. `payload` is
-/// null if the payload is in table `payloads`, so that a change of status does not copy it. `wake_at` is
-/// [`nobat_core::task::Task::wake_at`]; its indexes `tasks_waiting` and `tasks_leased` are the message queue.
-/// `requests` holds the requests with an idempotency key that changed the task.
+/// null if the payload is in table `payloads`, so that a change of status does not copy the payload.
+/// `wake_at` is [`nobat_core::task::Task::wake_at`]; its indexes `tasks_waiting` and `tasks_leased` are the
+/// message queue. `requests` holds the requests with an idempotency key that changed the task.
 ///
 /// Indexes: `tasks_of_tenant` contains a tenant's tasks in the order of `seq`. `tasks_held` lets a wake-up of
 /// held tasks skip all other tasks.
@@ -127,7 +128,7 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
 }
 
 fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -> Result<(), OpenError> {
-    // An empty file has version 0: it is one step before the first version.
+    // All steps run for an empty file. SQLite reports version 0 for such a file.
     const EMPTY: i64 = FIRST_VERSION - 1;
     let known = EMPTY + i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

@@ -61,7 +61,7 @@ pub(crate) fn list(
     now: Timestamp,
 ) -> Result<Page, Error> {
     let before = match (&query.after, query.created_before) {
-        (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
+        (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("the position of a page"))?,
         // `seq` is never below the time of acceptance. `seq` can be higher after the clock was set back.
         (None, Some(moment)) => seq_of(moment) | ((1 << SEQ_SHIFT) - 1),
         (None, None) => i64::MAX,
@@ -121,7 +121,8 @@ fn get_sql() -> &'static str {
     &SQL
 }
 
-/// Returns the lowest `seq` of a time. Times too far in the future share the highest one.
+/// Returns the lowest `seq` of tasks accepted at `moment`. Times too far in the future share the highest
+/// `seq`.
 pub(crate) fn seq_of(moment: Timestamp) -> i64 {
     moment.millis().min(i64::MAX >> SEQ_SHIFT) << SEQ_SHIFT
 }

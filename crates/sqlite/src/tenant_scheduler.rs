@@ -10,9 +10,9 @@ use nobat_core::types::time::Timestamp;
 #[derive(Default)]
 pub(crate) struct TenantScheduler {
     next: BTreeMap<Tenant, Timestamp>,
-    /// The same entries, earliest first.
+    /// The entries of `next`, earliest first.
     by_moment: BTreeSet<(Timestamp, Tenant)>,
-    /// The tenant that was served last.
+    /// Tenant that had the last turn.
     served: Option<Tenant>,
 }
 
@@ -61,7 +61,7 @@ impl TenantScheduler {
         due
     }
 
-    /// Records that the tenant was served. The next turns start with the tenant after it.
+    /// Records that the tenant had its turn. The next turn goes to the next tenant in the order of names.
     pub(crate) fn serve(&mut self, tenant: Tenant) {
         self.served = Some(tenant);
     }

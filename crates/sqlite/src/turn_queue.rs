@@ -1,4 +1,4 @@
-//! Bounded queue of a thread, in which tenants take turns.
+//! Bounded queue of operations for one thread, in which tenants take turns.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 /// sweeper and polls of workers.
 pub(crate) type Owner = Option<Tenant>;
 
-/// Name and limits of a queue.
+/// Name and limits of a [`TurnQueue`].
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
     /// Name of the queue, as `/readyz` shows it.

@@ -17,7 +17,7 @@ use crate::Error;
 use crate::database::Database;
 use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
-/// Limits of the writer's queue. One tenant cannot fill the queue.
+/// Limits of the writer's queue of operations. One tenant cannot fill this queue.
 const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
 /// Maximum number of operations in one transaction. Larger transactions make their callers wait longer.
@@ -78,9 +78,10 @@ pub(crate) struct Outcome {
 
 /// Runs operations.
 pub(crate) enum Writer {
-    /// In the caller, for databases in memory. Uses no thread, so that results are deterministic.
+    /// Runs operations in the caller, for databases in memory. Uses no thread, so that results are
+    /// deterministic.
     Inline(Box<Mutex<Group>>),
-    /// In a thread of its own.
+    /// Runs operations in a thread of its own.
     Thread(Thread),
 }
 

@@ -17,8 +17,8 @@ use nobat_core::policy::{Block, Configuration, Decision, decide, inherited_retry
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::service::backend::changes;
-use nobat_core::task::Task;
 use nobat_core::task::lifecycle::{Event, Retry};
+use nobat_core::task::{Task, TaskOrigin};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
@@ -30,7 +30,7 @@ use crate::execution::runner::{HOLD_INTERVAL, Runner};
 /// Delay before the next check of a task whose limiter is unavailable.
 const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Maximum number of tries to mark an endpoint as gone while other processes change it.
+/// Maximum number of tries to mark an endpoint as gone while other processes change the endpoint.
 const MAX_CONFLICTS: usize = 5;
 
 impl Runner {
@@ -100,9 +100,9 @@ impl Runner {
             Some(key) => Some(self.config_cache.limit_key(&task.tenant, key).await?),
             None => None,
         };
-        let is_subscription_paused = match &task.options.origin {
-            Some(origin) => {
-                self.config_cache.is_subscription_paused(&task.tenant, &origin.subscription).await?
+        let is_subscription_paused = match task.options.origin.as_ref().and_then(TaskOrigin::subscription) {
+            Some(subscription) => {
+                self.config_cache.is_subscription_paused(&task.tenant, subscription).await?
             }
             None => false,
         };

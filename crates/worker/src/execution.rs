@@ -5,3 +5,4 @@ mod deliveries;
 mod fan_out;
 mod lease;
 pub mod runner;
+mod schedule;

@@ -9,6 +9,7 @@ use nobat_core::config::record::{Record, RecordKind, RecordName};
 use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::ports::CommitResult;
 use nobat_core::ports::config_store::{AuditQuery, RecordResult};
+use nobat_core::task::Task;
 use nobat_core::task::lifecycle::{Change, Event};
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
@@ -235,4 +236,24 @@ pub async fn takes_no_more_than_the_rate(world: World) {
     assert_eq!(drain(&one).await, (20, Duration::from_millis(1)));
     world.time.advance(Duration::from_hours(1));
     assert_eq!(drain(&one).await.0, 30);
+}
+
+/// Records and new tasks are written together, or not at all.
+pub async fn writes_records_and_tasks_together(world: World) {
+    let write = async |version, task: Task| {
+        let records = vec![record(RecordKind::Queue, "with-task", version)];
+        let entry = entry(&Tenant::default(), &format!("with-task-{version}"), world.now());
+        world.backend.configure(records, vec![task], entry, world.now()).await.unwrap()
+    };
+    let first = sample::task(1, world.now());
+    assert_eq!(write(1, first.clone()).await, RecordResult::Done);
+    assert_eq!(world.get(&first).await.key(), first.key());
+    // The version is stale, so the task is not written either.
+    let second = sample::task(2, world.now());
+    assert_eq!(write(1, second.clone()).await, RecordResult::Conflict);
+    assert!(world.find(&second.key()).await.is_none());
+    // The task exists, so the record is not written either.
+    assert_eq!(write(2, first.clone()).await, RecordResult::Conflict);
+    let name = record(RecordKind::Queue, "with-task", 1).name;
+    assert_eq!(world.backend.config.find(&name).await.unwrap().map(|found| found.version), Some(1));
 }

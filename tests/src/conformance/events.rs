@@ -13,7 +13,7 @@ use nobat_core::ports::config_store::RecordResult;
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
 use nobat_core::service::fan_out::FanOut;
 use nobat_core::submission::event::{EventContext, TYPE_LABEL, event_task};
-use nobat_core::task::Task;
+use nobat_core::task::{Task, TaskOrigin};
 use nobat_core::types::name::Tenant;
 use serde_json::value::RawValue;
 
@@ -96,8 +96,8 @@ pub async fn event_creates_one_task_for_each_subscription(world: World) {
     assert_eq!(fan_out(&world, &cache(&world), &event).await, ["all", "stock"]);
     assert_eq!(tasks_of_kind_mail(&world).await, tasks);
     for task in &tasks {
-        let origin = task.options.origin.clone().unwrap();
-        assert_eq!(origin.event.0, event.id);
+        let origin = task.options.origin.as_ref();
+        assert!(matches!(origin, Some(TaskOrigin::Event { event: of, .. }) if of.0 == event.id));
     }
 }
 

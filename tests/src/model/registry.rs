@@ -14,16 +14,20 @@ use nobat_core::limits::{LimiterKey, LimiterState};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::limiter_store::{IDLE, LimiterStore, WriteResult};
 use nobat_core::ports::{Position, StoreError, limiter_store};
+use nobat_core::task::Task;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 
 use super::calls::{Call, Calls};
+use super::table::Table;
 
 /// Configuration records, audit trail, rate buckets and limiter states.
 pub struct ModelRegistry {
     retention: Duration,
     calls: Arc<Calls>,
     kept: Mutex<Kept>,
+    /// Table of the tasks, for writes that also create tasks.
+    table: Arc<Mutex<Table>>,
 }
 
 #[derive(Default)]
@@ -43,8 +47,8 @@ struct KeptLimiter {
 
 impl ModelRegistry {
     /// Creates an empty store.
-    pub fn new(retention: Duration, calls: Arc<Calls>) -> Self {
-        Self { retention, calls, kept: Mutex::default() }
+    pub fn new(retention: Duration, calls: Arc<Calls>, table: Arc<Mutex<Table>>) -> Self {
+        Self { retention, calls, kept: Mutex::default(), table }
     }
 
     /// Adds an entry to the audit trail.
@@ -98,11 +102,24 @@ impl ConfigStore for ModelRegistry {
             .collect())
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
         let mut kept = self.kept();
         let version = |name: &RecordName| kept.records.get(name).map_or(0, |record| record.version);
         if records.iter().any(|record| record.version != version(&record.name) + 1) {
             return Ok(RecordResult::Conflict);
+        }
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.iter().any(|task| table.get(&task.key()).is_some()) {
+            return Ok(RecordResult::Conflict);
+        }
+        for task in tasks {
+            table.put(task, self.calls.current(), now);
         }
         kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
         kept.audit.push(entry);

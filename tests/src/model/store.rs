@@ -27,7 +27,7 @@ pub struct ModelStore {
     removal: Removal,
     calls: Arc<Calls>,
     habits: Arc<dyn Habits>,
-    table: Mutex<Table>,
+    table: Arc<Mutex<Table>>,
     registry: Arc<ModelRegistry>,
 }
 
@@ -40,8 +40,9 @@ impl ModelStore {
         calls: Arc<Calls>,
         habits: Arc<dyn Habits>,
     ) -> Self {
-        let registry = Arc::new(ModelRegistry::new(retention, calls.clone()));
-        Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)), registry }
+        let table = Arc::new(Mutex::new(Table::new(time)));
+        let registry = Arc::new(ModelRegistry::new(retention, calls.clone(), table.clone()));
+        Self { retention, removal, calls, habits, table, registry }
     }
 
     /// Returns the configuration store beside the tasks.

@@ -391,9 +391,19 @@ impl ConfigStore for Faulty {
         .await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
         let effect = || async {
-            let recorded = self.inner.config.write(records.clone(), entry.clone()).await?;
+            let recorded = self
+                .inner
+                .config
+                .write_with_tasks(records.clone(), tasks.clone(), entry.clone(), now)
+                .await?;
             if recorded == RecordResult::Done {
                 let (mut closed, now) = (self.stage.closed(), self.stage.time.now());
                 for record in &records {

@@ -410,8 +410,14 @@ impl ConfigStore for RegistrySaboteur {
         self.inner.page(tenant, sort, after, limit).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.inner.write(records, entry).await
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
+        self.inner.write_with_tasks(records, tasks, entry, now).await
     }
 
     async fn remove(

@@ -6,7 +6,7 @@ use nobat_tests::harness::program::workspace;
 use super::source::{is_test, own_code, texts};
 
 /// Folders of the core. Each imports only from itself and from the folders before it.
-const CORE: [&str; 13] = [
+const CORE: [&str; 14] = [
     "types",
     "collections",
     "json",
@@ -15,6 +15,7 @@ const CORE: [&str; 13] = [
     "task",
     "secrets",
     "events",
+    "schedules",
     "config",
     "submission",
     "ports",

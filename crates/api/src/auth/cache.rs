@@ -31,15 +31,15 @@ use crate::http::problem::{Problem, whole_seconds};
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Maximum rate of requests without a valid key from one client network: 20 at once, then one a second. Above
-/// this rate, the server answers such requests with 429, and looks up the network's unknown keys one at a
-/// time ([`Lookups`]).
+/// this rate, the server answers such requests with 429. If the network sends a key that is not in the cache,
+/// the server then looks up only one such key at a time ([`Lookups`]).
 const FAILURES: TokenRate =
     TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
 /// Cache of the keys and tenants that this process has read.
 pub(crate) struct AuthCache {
     asks_for_keys: AtomicBool,
-    /// Time of the last read that found no keys, in milliseconds since the Unix epoch.
+    /// Time of the last read of the store that found no API keys, in milliseconds since the Unix epoch.
     looked_at: AtomicI64,
     keys: BoundedCache<KeyId, Arc<Key>>,
     tenants: BoundedCache<Tenant, TenantSettings>,
@@ -87,8 +87,8 @@ impl AuthCache {
     /// Returns the API key with this text, or `None` if no such key exists. `origin` is the client's address,
     /// `None` if the address is unknown.
     ///
-    /// A key that is in the cache needs no slot. If the cached key is too old, this function reads the key
-    /// again. Any other key needs a slot in [`Lookups`]. The request fails if no slot is free within 5 s.
+    /// If the cached key is too old, this function reads the key again at once. For a key that is not in the
+    /// cache, the read must wait until [`Lookups`] permits it. After a wait of 5 s, the request fails.
     pub(crate) async fn key(
         &self,
         backend: &Backend,
@@ -186,7 +186,8 @@ fn too_many_auth_failures(pause: Duration) -> Problem {
     Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 
-/// Maximum number of entries in each map. The server reads a dropped entry again when a request needs it.
+/// Maximum number of keys, of tenants and of client networks in the cache. The server reads a dropped key or
+/// tenant again when a request needs it.
 const MAX_KNOWN: usize = 10_000;
 
 /// Values that were read from the store, each with the time of its read.

@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further look-ups wait in order
-/// of arrival.
+/// Maximum number of look-ups of unknown keys at a time, for all clients together. Further look-ups wait in
+/// order of arrival.
 const MAX_IN_FLIGHT: usize = 16;
-/// Minimum time between two look-ups that find no key, for a client network with too many failures. 1,000
-/// look-ups a second on SQLite take a few percent of a processor.
+/// Minimum time between two look-ups that find no key, for a client network with too many failures. The
+/// resulting 1,000 look-ups a second take only a few percent of a processor with SQLite.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Maximum time that a request waits for the look-up of its key. Then the server refuses the request: with
 /// 429 if the client network has sent too many invalid keys, otherwise with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Number of lanes above which the server drops unused lanes.
+/// Number of locks of client networks ([`Lane`]) at which the server drops unused locks.
 const MAX_IDLE_LANES: usize = 1_000;
 
 /// Key look-ups in progress and waiting.
@@ -49,7 +49,7 @@ pub(crate) enum GuessRate {
     Slowed(Option<IpAddr>),
 }
 
-/// Slot for the look-up of one key.
+/// Permission to look up one key. Dropping the value permits another look-up.
 pub(crate) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
     not_before: Option<OwnedMutexGuard<Instant>>,
@@ -71,7 +71,7 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Waits for a slot. Returns `None` after [`MAX_WAIT`].
+    /// Waits until a look-up may start. Returns `None` after [`MAX_WAIT`].
     pub(crate) async fn turn(&self, pace: GuessRate) -> Option<Turn<'_>> {
         let turn = timeout(MAX_WAIT, self.wait(pace)).await.ok().flatten();
         if turn.is_none() {

@@ -1,4 +1,4 @@
-//! Reads request bodies: JSON only, of limited size, within a deadline.
+//! Reads request bodies: JSON only, of limited size, within a time limit.
 
 use std::ops::Deref;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use crate::quotas::body_budget::{OverBudget, Reservation};
 /// Maximum size of a body, in bytes: 256 KiB. A body of this size and the other fields of a task fit in one
 /// record of every store.
 const MAX_BYTES: usize = 256 * 1024;
-/// Maximum time for a body to arrive, from the moment when the server starts to read it.
+/// Maximum time for a body to arrive, counted from the moment when the server starts to read the body.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Complete body of a request. The body counts against the tenant's budget until it is dropped.
@@ -131,7 +131,7 @@ fn received(bytes: Bytes, reservation: Option<Reservation>) -> Result<Received, 
 }
 
 fn over_budget(_: OverBudget) -> Problem {
-    let detail = "too many request bodies are in memory; try again after the time in Retry-After";
+    let detail = "the server holds too many request bodies; try again after the time in Retry-After";
     Problem::new(Code::Overloaded, detail).with_header("connection", "close".to_owned())
 }
 

@@ -58,6 +58,11 @@ impl List {
         Self { parts: vec![Some("subscriptions".to_owned()), Some(tenant.to_string())], condition: "" }
     }
 
+    /// List of a tenant's schedules.
+    pub(crate) fn schedules(tenant: &Tenant) -> Self {
+        Self { parts: vec![Some("schedules".to_owned()), Some(tenant.to_string())], condition: "" }
+    }
+
     /// List of a tenant's audit entries.
     pub(crate) fn audit(tenant: &Tenant) -> Self {
         Self {
@@ -90,8 +95,8 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
     mac.sign()
 }
 
-/// Adds a part and its length to the MAC. The length distinguishes ("ab", "c") from ("a", "bc"), and an
-/// absent part from an empty one.
+/// Adds a text and its length to the MAC. The length distinguishes ("ab", "c") from ("a", "bc"), and an
+/// absent text from an empty text.
 fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());

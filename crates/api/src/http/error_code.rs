@@ -33,6 +33,8 @@ pub enum Code {
     EventNotFound,
     /// The subscription does not exist.
     SubscriptionNotFound,
+    /// The schedule does not exist.
+    ScheduleNotFound,
     /// The route does not accept this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
@@ -41,6 +43,8 @@ pub enum Code {
     KeyInactive,
     /// The task has ended. It can only be replayed.
     TaskEnded,
+    /// Only nobat changes this task: it runs a schedule.
+    InternalTask,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
     /// The task's generation differs from the generation in the request.
@@ -89,7 +93,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -104,10 +108,12 @@ impl Code {
         Self::EndpointNotFound,
         Self::EventNotFound,
         Self::SubscriptionNotFound,
+        Self::ScheduleNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::KeyInactive,
         Self::TaskEnded,
+        Self::InternalTask,
         Self::TaskNotEnded,
         Self::GenerationMismatch,
         Self::TooManySecrets,
@@ -169,10 +175,12 @@ impl Code {
             Self::SubscriptionNotFound => {
                 ("subscription_not_found", StatusCode::NOT_FOUND, "No such subscription")
             }
+            Self::ScheduleNotFound => ("schedule_not_found", StatusCode::NOT_FOUND, "No such schedule"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
+            Self::InternalTask => ("internal_task", StatusCode::CONFLICT, "The task runs a schedule"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
             Self::TooManySecrets => ("too_many_secrets", StatusCode::CONFLICT, "Too many secrets are in use"),

@@ -15,10 +15,10 @@ pub(crate) const DEFAULT_LIMIT: usize = 50;
 
 const MAX_LIMIT: usize = 100;
 
-/// Description of a time in a query.
+/// Description of a valid time in a query, for error texts.
 pub(crate) const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z, with %2B for each +";
 
-/// Description of a valid name.
+/// Description of a valid name, for error texts.
 pub(crate) const EXPECTED_NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
 
 /// Parameters `limit` and `cursor` of a request for a page.

@@ -62,6 +62,18 @@ impl Problem {
         self
     }
 
+    /// Returns the error for a schedule that does not exist.
+    pub(crate) fn schedule_not_found() -> Self {
+        let detail = "no schedule has this name; `GET /v1/schedules` lists all schedules";
+        Self::new(Code::ScheduleNotFound, detail)
+    }
+
+    /// Returns the error for a change of the task that runs a schedule.
+    pub(crate) fn internal_task() -> Self {
+        let detail = "this task runs a schedule; pause or remove the schedule instead";
+        Self::new(Code::InternalTask, detail)
+    }
+
     /// Returns the error for a subscription that does not exist.
     pub(crate) fn subscription_not_found() -> Self {
         let detail = "no subscription has this name; `GET /v1/subscriptions` lists all subscriptions";
@@ -84,7 +96,7 @@ impl Problem {
     pub(crate) fn key_reused() -> Self {
         Self::new(
             Code::IdempotencyKeyReused,
-            "the key was used with another body before; send a new key with a new request",
+            "the idempotency key was used before with another body; send another key with this body",
         )
     }
 
@@ -126,8 +138,8 @@ impl From<Vec<FieldError>> for Problem {
     }
 }
 
-/// Returns the code of the whole response. Malformed JSON takes precedence. Any other specific code applies
-/// only if all errors have that code.
+/// Returns the code of a response with these errors: `malformed_json` if any error has this code. Returns
+/// another specific code only if all errors have that code. Otherwise returns `validation_failed`.
 fn code_of(errors: &[FieldError]) -> Code {
     let is = |code: Code| move |error: &FieldError| error.code == Some(code.as_str());
     if errors.iter().any(is(Code::MalformedJson)) {
@@ -202,7 +214,7 @@ impl From<ApplyError> for Problem {
             ApplyError::Missing => Self::task_not_found(),
             ApplyError::Refused(TransitionError::KeyReused) => Self::key_reused(),
             ApplyError::Refused(TransitionError::Ended) => {
-                Self::new(Code::TaskEnded, "a task that has ended can only be replayed")
+                Self::new(Code::TaskEnded, "the task has ended; it can be replayed but not canceled")
             }
             ApplyError::Refused(TransitionError::NotEnded) => {
                 Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed")

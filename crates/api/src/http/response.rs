@@ -14,8 +14,8 @@ use serde::Serialize;
 use crate::auth::principal::Principal;
 use crate::http::problem::Problem;
 
-/// Approximate size of a task in a response without its payload and result, in bytes. Most tasks need a
-/// little less, so the buffer seldom grows.
+/// Approximate size in bytes of a task in a response, without its payload and result. Most tasks need a
+/// little less, so the buffer of the response seldom grows.
 const TASK_BYTES: usize = 640;
 
 /// Returns the response that shows a task, with the fields that the caller may see.

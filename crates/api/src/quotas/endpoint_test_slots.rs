@@ -11,7 +11,7 @@ use crate::http::problem::Problem;
 
 /// Maximum number of tests in progress in this process.
 const MAX_IN_ALL: usize = 64;
-/// Maximum number of tests in progress for one tenant, so that no tenant takes all slots.
+/// Maximum number of tests in progress for one tenant, so that one tenant does not use up [`MAX_IN_ALL`].
 const MAX_OF_TENANT: usize = 8;
 /// Maximum number of tests in progress for one endpoint.
 const MAX_OF_ENDPOINT: usize = 2;
@@ -26,7 +26,7 @@ struct Taken {
     refused: u64,
 }
 
-/// Slot of one test. Dropping it frees the slot.
+/// One test in progress. Dropping the value makes room for another test.
 #[derive(Debug)]
 pub(crate) struct TestSlot {
     slots: TestSlots,
@@ -34,7 +34,7 @@ pub(crate) struct TestSlot {
 }
 
 impl TestSlots {
-    /// Takes a slot. If a limit is reached, returns a 429 that names the limit.
+    /// Counts one more test as in progress. If a limit is reached, returns a 429 that names the limit.
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
         let mut taken = self.0.lock();
         let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
@@ -47,7 +47,7 @@ impl TestSlots {
         ];
         if let Some((_, max, of_what)) = reached.into_iter().find(|(count, max, _)| count >= max) {
             taken.refused += 1;
-            // A test takes at most ten seconds, and most take far less.
+            // Most tests take far less than their maximum of ten seconds, so a retry in a second may succeed.
             return Err(Problem::new(
                 Code::TooManyTests,
                 format!("{max} tests {of_what} are in progress, which is the maximum; try again after the time in Retry-After"),

@@ -47,8 +47,8 @@ pub(crate) struct SubmittedTasks<'a> {
 }
 
 impl PendingQuota {
-    /// Returns true if the tenant may submit these tasks, and adds the tasks to the count. `waiting` counts
-    /// the pending tasks in the store, up to the maximum in its argument.
+    /// Returns true if the tenant may submit the tasks in `more`, and adds these tasks to the count. The
+    /// function `waiting` counts the pending tasks in the store, up to the maximum in its argument.
     ///
     /// Tasks that other processes accept, and tasks that start, do not change the count until the store
     /// counts again.

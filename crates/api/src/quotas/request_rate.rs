@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use crate::http::error_code::Code;
 use crate::http::problem::{Problem, whole_seconds};
 
-/// Time for which the unused tokens of a block are valid. A tenant can therefore exceed its rate in any
-/// second by at most one block.
+/// Time for which the tokens of a block are valid. A block consists of the tokens that a process takes from
+/// the store in one write. A tenant can therefore exceed its rate in any second by at most one block.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
@@ -28,8 +28,9 @@ pub(crate) struct RequestRates(Mutex<HashMap<Tenant, GrantedRequests>>);
 struct GrantedRequests {
     left: u32,
     until: Timestamp,
-    /// Size of the next block: twice the last block if the tenant used up that block while it was valid,
-    /// otherwise 1. A process with few requests must not take tokens that other processes need.
+    /// Number of tokens to take from the store next: twice the last number if the tenant used up the last
+    /// tokens while they were valid, otherwise 1. So a process with few requests does not take tokens that
+    /// other processes need.
     next: NonZeroU32,
 }
 
@@ -74,7 +75,7 @@ impl RequestRates {
         granted.get(tenant).filter(|grant| now < grant.until).map_or(NonZeroU32::MIN, |grant| grant.next)
     }
 
-    /// Stores the tokens of a granted block, except the one token that the request uses at once.
+    /// Keeps the tokens that the store granted, except the one token that the request uses at once.
     fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
         let mut granted = self.0.lock();
         let grant = granted.entry(tenant.clone()).or_insert(GrantedRequests {
@@ -168,7 +169,13 @@ mod tests {
             Ok(Vec::new())
         }
 
-        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<RecordResult, StoreError> {
+        async fn write_with_tasks(
+            &self,
+            _: Vec<Record>,
+            _: Vec<nobat_core::task::Task>,
+            _: Entry,
+            _: Timestamp,
+        ) -> Result<RecordResult, StoreError> {
             Ok(RecordResult::Conflict)
         }
 

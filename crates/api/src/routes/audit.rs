@@ -38,12 +38,12 @@ pub(crate) struct EntryView {
     /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`,
     /// `tenant.changed`, `callback_secret.set`, `callback_secret.rotated`, `callback_secret.removed`,
     /// `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`, `endpoint.resumed`, `endpoint.gone`,
-    /// `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action of a later
-    /// version, which this version does not know.
+    /// `endpoint.removed`, `queue.changed`, `kind.changed`, `limits.changed`, `subscription.changed` or
+    /// `subscription.removed`. `other`: an action of a later version, which this version does not know.
     #[schema(value_type = String)]
     action: &'static str,
-    /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a
-    /// limit key. For a rotated key: the ids of the old key and of the new key.
+    /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind, a
+    /// limit key or a subscription. For a rotated key: the ids of the old key and of the new key.
     target: String,
 }
 
@@ -61,8 +61,8 @@ pub(crate) struct PageView {
 /// Read the audit trail
 ///
 /// Lists cancellations and replays of tasks, and changes of keys, tenants, callback secrets, endpoints,
-/// queues, kinds and limit keys, newest first. Entries are kept as long as ended tasks. The field
-/// `submitted_by` of a task names the key that submitted it.
+/// queues, kinds, limit keys and subscriptions, newest first. Entries are kept as long as ended tasks. The
+/// field `submitted_by` of a task names the key that submitted it.
 #[utoipa::path(
     get,
     path = "/v1/audit",

@@ -115,7 +115,8 @@ pub(crate) struct SecretView {
 /// It stores the secret encrypted and never shows it again.
 ///
 /// The process that handles the request signs with the new secret at once. Other processes sign with the
-/// older secrets for up to 10 seconds. To replace a secret without that gap, rotate it.
+/// older secrets for up to 10 seconds. If receivers must be able to verify every callback in the meantime,
+/// rotate the secret instead.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",

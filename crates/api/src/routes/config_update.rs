@@ -4,6 +4,7 @@ use nobat_core::auth::audit::Entry;
 use nobat_core::config::record::{Record, RecordName};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
+use nobat_core::task::Task;
 
 use crate::app::App;
 use crate::http::error_code::Code;
@@ -16,6 +17,8 @@ const MAX_TRIES: usize = 5;
 pub(crate) enum Change {
     /// Writes records. Each record's version is one more than the version of the record that it replaces.
     Write(Vec<Record>),
+    /// Writes records together with new tasks.
+    WriteWithTasks(Vec<Record>, Vec<Task>),
     /// Removes the record if it has this version.
     Remove(RecordName, u64),
 }
@@ -37,6 +40,10 @@ pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
         let tenant = entry.tenant.clone();
         let result = match change {
             Change::Write(records) => app.backend.config.write(records, entry).await,
+            Change::WriteWithTasks(records, tasks) => {
+                let now = entry.at;
+                app.backend.configure(records, tasks, entry, now).await
+            }
             Change::Remove(name, version) => app.backend.config.remove(&name, version, entry).await,
         };
         app.config_cache().forget(&tenant);

@@ -39,7 +39,7 @@ use crate::routes::tasks::submit::{may_wait, quota_exceeded};
 /// Approximate size of an event in a response, in bytes, without the event's content.
 const EVENT_BYTES: usize = 600;
 
-/// Route, as a part of the stored idempotency key.
+/// Route, as a part of the stored idempotency key. The same key on another route counts as another key.
 const REPLAY: &str = "/v1/events/{id}/replay";
 
 const PARAMETERS: [&str; 6] = ["type", "source", "created_after", "created_before", "limit", "cursor"];
@@ -150,7 +150,7 @@ pub(crate) async fn one(
     request_body(content = ReplayEvent, example = json!({"subscription": "stock"})),
     responses((
         status = 202,
-        description = "The task of the subscription, which runs again.",
+        description = "The subscription's task. The task runs again.",
         body = TaskView<'static>,
         headers(("Idempotency-Replayed" = String, description = "`true` if the same request was carried out before.")),
     )),

@@ -61,10 +61,10 @@ pub(crate) struct SubscriptionView {
     /// Conditions on the content of events. `null` if there are none.
     #[schema(value_type = Option<BTreeMap<String, serde_json::Value>>, required)]
     filter: Option<Json>,
-    /// Task that each selected event creates, as the client sent it.
+    /// Template of the task that each selected event creates, unchanged.
     #[schema(value_type = Submission)]
     task: Json,
-    /// Body of a task of kind `http` whose payload has no body.
+    /// Body that a task of kind `http` sends if its template has no body.
     body: EventBody,
     /// True if a client paused the subscription. nobat then creates the subscription's tasks and holds them.
     paused: bool,

@@ -30,7 +30,7 @@ use crate::routes::config_update::{Change, update};
 
 /// Approximate size of a tenant in a response, in bytes.
 const TENANT_BYTES: usize = 200;
-/// Bounds of `rate` and `burst`.
+/// Bounds of the fields `rate` and `burst` of `request_rate`.
 const RATES: Bounds = Bounds::count(100_000);
 /// Bounds of `max_pending_tasks` and `max_payload_bytes`.
 const COUNTS: Bounds = Bounds::count(u32::MAX);
@@ -56,7 +56,7 @@ pub(crate) struct Put {
     limits: Option<LimitsSubmission>,
 }
 
-/// Rate limit to set.
+/// Rate limit to set for the tenant's API requests.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PutRate)]
@@ -69,7 +69,7 @@ pub(crate) struct PutRate {
     burst: Option<f64>,
 }
 
-/// Rate limit in effect.
+/// Rate limit in effect for the tenant's API requests.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rate)]
 pub(crate) struct RateView {

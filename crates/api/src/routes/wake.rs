@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nobat_core::limits::{LimitScope, LimiterChange, LimiterKey};
 use nobat_core::ports::ListQuery;
-use nobat_core::task::{Status, Task};
+use nobat_core::task::{Status, Task, TaskOrigin};
 use nobat_core::types::name::Name;
 
 use crate::app::App;
@@ -69,7 +69,7 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: WakeTarget<'_>) {
         }
         WakeTarget::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
         WakeTarget::Subscription(name) => {
-            task.options.origin.as_ref().is_some_and(|origin| origin.subscription == *name)
+            task.options.origin.as_ref().and_then(TaskOrigin::subscription) == Some(name)
         }
     };
     let work = async {
@@ -83,9 +83,9 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: WakeTarget<'_>) {
     tokio::select! {
         woken = work => {
             if let Err(error) = woken {
-                tracing::warn!(%error, "held tasks could not be woken; they are checked again later");
+                tracing::warn!(%error, "held tasks could not be woken; these tasks are checked again later");
             }
         }
-        () = app.clock.sleep(LIMIT) => tracing::info!("the time to wake held tasks has passed; tasks that were not woken are checked again later"),
+        () = app.clock.sleep(LIMIT) => tracing::info!("the time limit for waking held tasks was reached; tasks that were not woken are checked again later"),
     }
 }

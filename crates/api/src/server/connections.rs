@@ -21,7 +21,7 @@ pub(crate) struct Connections {
     metrics: Arc<ConnectionMetrics>,
 }
 
-/// Slot of one open connection. Dropping it frees the slot.
+/// One open connection in the counts. Dropping the value removes the connection from the counts.
 pub(crate) struct Slot {
     connections: Arc<Connections>,
     /// Address whose limit the connection counts against. `None` for a trusted proxy.
@@ -44,8 +44,8 @@ impl Connections {
         })
     }
 
-    /// Takes a slot for a new connection. Returns `None` if a limit is reached. The server must then close
-    /// the connection at once.
+    /// Counts a new connection. Returns `None` if a limit is reached. The server must then close the
+    /// connection at once.
     pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             self.metrics.count_refused_total();

@@ -1,4 +1,4 @@
-//! Connection of a client. Writes have a deadline, and a close lets the last response arrive.
+//! Connection of a client. Writes have a time limit, and a close lets the last response arrive.
 
 use std::io;
 use std::pin::Pin;
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::server::limits::Limits;
 use crate::server::metrics::ConnectionMetrics;
 
-/// Connection that writes with a deadline and lingers when it is closed.
+/// Connection whose writes have a time limit, and which lingers when the server closes it.
 ///
-/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes, or all pending bytes,
+/// *Time limit*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes, or all pending bytes,
 /// within [`Limits::write`]. Otherwise the server resets the connection. Hyper reads no further request
 /// during a pending write. So a client that never reads its responses cannot fill the server's memory.
 ///
@@ -46,11 +46,12 @@ impl Transport for TcpStream {
     }
 }
 
-/// Minimum number of bytes that a client must read within the deadline of a pending write: about 1 KiB/s with
-/// the default of 15 s. If any byte counted as progress, a client could keep a connection for hours.
+/// Minimum number of bytes that a client must read within [`Limits::write`] during a pending write: about
+/// 1 KiB/s with the default of 15 s. If any byte counted as progress, a client could keep a connection for
+/// hours.
 const MIN_PROGRESS: usize = 16 * 1024;
 
-/// Deadline of pending writes.
+/// Time limit of pending writes.
 struct WriteDeadline {
     limit: Duration,
     /// Timer that starts when a write is first pending. The timer ends when [`MIN_PROGRESS`] bytes or all
@@ -65,7 +66,7 @@ impl WriteDeadline {
         Self { limit, timer: None, progress: 0 }
     }
 
-    /// Returns the result of a write, or an error if the write is still pending after its deadline.
+    /// Returns the result of a write, or an error if the write is still pending after its time limit.
     fn check(
         &mut self,
         written: Poll<io::Result<usize>>,
@@ -191,7 +192,7 @@ impl<S: Transport> AsyncWrite for Socket<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Ends the write deadline: hyper calls this after it has written everything.
+    /// Ends the time limit of the write. Hyper calls this function after it has written everything.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.write.disarm();
         Pin::new(&mut self.stream).poll_flush(context)

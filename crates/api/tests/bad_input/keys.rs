@@ -108,7 +108,10 @@ async fn repeated_batch_with_expired_tasks_is_refused() {
     world.store.forget(first["data"][1]["id"].as_str().unwrap());
     let answer = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await;
     assert!(
-        answer.problem(409, "idempotency_key_partly_expired")["detail"].as_str().unwrap().contains("new key")
+        answer.problem(409, "idempotency_key_partly_expired")["detail"]
+            .as_str()
+            .unwrap()
+            .contains("new Idempotency-Key")
     );
     assert_eq!(world.store.all().len(), 1);
 }

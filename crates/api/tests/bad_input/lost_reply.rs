@@ -10,6 +10,7 @@ use nobat_core::config::record::{Record, RecordKind, RecordName};
 use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+use nobat_core::task::Task;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 use serde_json::json;
@@ -44,8 +45,14 @@ impl ConfigStore for LostReply {
         self.inner.page(tenant, kind, after, limit).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.reply(self.inner.write(records, entry).await?)
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
+        self.reply(self.inner.write_with_tasks(records, tasks, entry, now).await?)
     }
 
     async fn remove(

@@ -73,6 +73,7 @@ impl Row {
             "publish_event" | "test_subscription" => r#"{"type":"order.created"}"#,
             "replay_event" => r#"{"subscription":"acme"}"#,
             "put_subscription" => SUBSCRIPTION,
+            "put_schedule" => SCHEDULE,
             "cancel_task"
             | "replay_task"
             | "rotate_key"
@@ -85,6 +86,12 @@ impl Row {
             | "get_subscription"
             | "list_subscriptions"
             | "remove_subscription"
+            | "get_schedule"
+            | "list_schedules"
+            | "remove_schedule"
+            | "pause_schedule"
+            | "resume_schedule"
+            | "run_schedule"
             | "get_key"
             | "list_keys"
             | "get_tenant"
@@ -122,6 +129,9 @@ impl Row {
 
 /// Subscription that selects every event.
 const SUBSCRIPTION: &str = r##"{"topic":"#","task":{"kind":"noop"}}"##;
+
+/// Schedule that creates a task each hour.
+const SCHEDULE: &str = r#"{"every":3600,"task":{"kind":"noop"}}"#;
 
 async fn submitted(world: &World, tenant: &str) -> String {
     accepted(world, tenant, "/v1/tasks", r#"{"kind":"noop"}"#).await
@@ -165,6 +175,9 @@ async fn every_route_requires_exactly_its_scope() {
         }
         if row.path.starts_with("/v1/subscriptions/") || row.id == "replay_event" {
             put_acme(&world, "acme", "subscriptions", SUBSCRIPTION).await;
+        }
+        if row.path.starts_with("/v1/schedules/") {
+            put_acme(&world, "acme", "schedules", SCHEDULE).await;
         }
         for scope in Scope::ALL {
             let key = world.key("acme", scope.as_str()).await;
@@ -259,6 +272,11 @@ async fn endpoint_of_another_tenant_looks_like_a_missing_one() {
     {
         row.ask(&world, &ours, "").await.problem(404, "subscription_not_found");
     }
+    put_acme(&world, "acme", "schedules", SCHEDULE).await;
+    for row in rows().iter().filter(|row| row.path.starts_with("/v1/schedules/") && row.id != "put_schedule")
+    {
+        row.ask(&world, &ours, "").await.problem(404, "schedule_not_found");
+    }
     for path in ["/v1/queues/acme", "/v1/kinds/acme"] {
         assert_eq!(world.ask_with(&ours, "PUT", path, r#"{"paused":true}"#).await.json()["paused"], true);
         assert_eq!(world.ask_with(&theirs, "GET", path, "").await.json()["paused"], false, "{path}");
@@ -303,6 +321,9 @@ async fn every_post_accepts_or_refuses_an_idempotency_key() {
         };
         if row.id == "replay_event" || row.path.starts_with("/v1/subscriptions/") {
             put_acme(&world, "acme", "subscriptions", SUBSCRIPTION).await;
+        }
+        if row.path.starts_with("/v1/schedules/") {
+            put_acme(&world, "acme", "schedules", SCHEDULE).await;
         }
         if row.id == "replay_task" {
             let writer = world.key("acme", "tasks:write").await;

@@ -51,7 +51,7 @@ pub(super) enum Asked {
     Write,
     /// The request reads items.
     Read {
-        /// Cost of one read unit of this request.
+        /// Request units for each 4 KiB: 1 for a consistent read, 0.5 for an eventually consistent read.
         rate: f64,
         /// Number of requested keys.
         keys: usize,
@@ -62,8 +62,8 @@ impl Storable for Asked {
     type Storer = StoreReplace<Self>;
 }
 
-/// Makes the response to a write report the consumption. Returns the properties of the request that determine
-/// its cost, or `None` for other operations.
+/// Changes a write request so that its response reports the consumption. Returns the properties of the
+/// request that determine its cost, or `None` for other operations.
 pub(super) fn ask(input: &mut Input) -> Option<Asked> {
     let wanted = Some(ReturnConsumedCapacity::Indexes);
     if let Some(put) = input.downcast_mut::<PutItemInput>() {
@@ -139,8 +139,8 @@ fn reported(report: &ConsumedCapacity) -> Option<Units> {
     Some(Units { write: report.capacity_units()? - read, read })
 }
 
-/// Returns the sizes that are rounded up to units one by one, in bytes. A missing item has size 0 and counts
-/// as one unit.
+/// Returns sizes in bytes. The caller rounds each size up to whole units. A missing item has size 0 and
+/// counts as one unit.
 fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
     if let Some(get) = output.downcast_ref::<GetItemOutput>() {
         return Some(vec![get.item().map_or(0, size)]);

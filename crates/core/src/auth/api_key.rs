@@ -177,9 +177,9 @@ pub struct Replaced {
     pub was_to_expire_at: Option<Timestamp>,
 }
 
-/// Maximum length of a label, in bytes.
+/// Maximum length of an API key's label, in bytes.
 pub const MAX_LABEL: usize = 200;
-/// Maximum number of networks of a key.
+/// Maximum number of networks of an API key.
 pub const MAX_NETWORKS: usize = 50;
 /// Maximum grace period after rotation: a replaced key or secret stays valid for at most 30 days.
 pub const MAX_GRACE_PERIOD: Duration = Duration::from_hours(30 * 24);

@@ -8,7 +8,8 @@ use crate::auth::api_key::KeyId;
 use crate::types::name::Tenant;
 use crate::types::time::Timestamp;
 
-/// Entry of the audit trail. The store writes it together with the change, and never changes it.
+/// Entry of the audit trail. The store writes the entry together with the change, and never changes the
+/// entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Tenant whose data the actor changed.
@@ -111,13 +112,17 @@ pub enum Action {
     SubscriptionChanged,
     /// A subscription was removed.
     SubscriptionRemoved,
+    /// A schedule was created, changed, paused or resumed.
+    ScheduleChanged,
+    /// A schedule was removed.
+    ScheduleRemoved,
     /// An action that only a later version of nobat knows.
     Other,
 }
 
 impl Action {
     /// All actions except [`Action::Other`].
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::TaskCanceled,
         Self::TaskReplayed,
         Self::KeyCreated,
@@ -138,6 +143,8 @@ impl Action {
         Self::LimitsChanged,
         Self::SubscriptionChanged,
         Self::SubscriptionRemoved,
+        Self::ScheduleChanged,
+        Self::ScheduleRemoved,
     ];
 
     /// Returns the action for this word. Returns [`Action::Other`] for an unknown word.
@@ -168,6 +175,8 @@ impl Action {
             Self::LimitsChanged => "limits.changed",
             Self::SubscriptionChanged => "subscription.changed",
             Self::SubscriptionRemoved => "subscription.removed",
+            Self::ScheduleChanged => "schedule.changed",
+            Self::ScheduleRemoved => "schedule.removed",
             Self::Other => "other",
         }
     }

@@ -124,7 +124,7 @@ pub fn forwarded_address(element: &str) -> Option<IpAddr> {
 
 /// Returns the network that a limit per address treats as one client. For IPv4, the network is the address
 /// itself, also if the address is written as IPv6. For IPv6, the network is the /64 network, because one
-/// client usually has all its addresses.
+/// client usually has all addresses of such a network.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),

@@ -12,7 +12,7 @@ pub enum Scope {
     TasksWrite,
     /// Read tasks without their payloads and results.
     TasksRead,
-    /// Read payloads and results too.
+    /// Read the payloads and results of tasks.
     PayloadView,
     /// Replay ended tasks.
     TasksReplay,
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Returns all scopes. Clients of an installation without keys have them.
+    /// Returns all scopes. Clients of an installation without API keys have all scopes.
     pub fn all() -> Self {
         Scope::ALL.into_iter().collect()
     }

@@ -7,8 +7,8 @@ use std::hash::Hash;
 /// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used
 /// entries.
 ///
-/// There are two generations. A used entry moves to the young generation. A full young generation becomes the
-/// old generation, and the previous old generation is dropped.
+/// The map has a young and an old part. A used entry moves to the young part. When the young part is full,
+/// the young part becomes the old part, and the previous old part is dropped.
 pub struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -26,7 +26,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        // Most maps have no old generation. Without this check, those maps would hash the key twice.
+        // Most maps have no entries in the old part. Without this check, those maps would hash the key twice.
         if !self.old.is_empty()
             && let Some((key, value)) = self.old.remove_entry(key)
         {

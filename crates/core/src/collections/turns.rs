@@ -1,4 +1,4 @@
-//! Queue in which owners take turns.
+//! In-memory queue in which owners take turns.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -6,12 +6,12 @@ use std::ops::Bound::{Excluded, Unbounded};
 /// Items that wait, in order of arrival for each owner.
 ///
 /// Owners with waiting items take turns in the order of their keys, one item each. So an owner waits for at
-/// most one item of every other owner. The queue has no size limit: the caller must limit its size.
+/// most one item of every other owner. There is no size limit, so the caller must limit the number of items.
 #[derive(Debug)]
 pub struct Turns<K, T> {
     waiting: BTreeMap<K, VecDeque<T>>,
     len: usize,
-    /// Owner of the item that was taken last. The next item comes from the owner after this one in order.
+    /// Owner of the item that was taken last. The next item comes from the next owner in the order of keys.
     served: Option<K>,
 }
 

@@ -231,7 +231,7 @@ struct Stored {
     created_at: Timestamp,
 }
 
-/// Batch settings: maximum items, maximum wait in milliseconds, per-item results.
+/// Stored form of batch settings: maximum items, maximum wait in milliseconds, per-item results.
 #[derive(Serialize, Deserialize)]
 struct StoredBatch(NonZeroU32, u64, bool);
 

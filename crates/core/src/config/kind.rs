@@ -4,7 +4,7 @@ use crate::json::Json;
 use crate::types::field_error::FieldError;
 use crate::types::name::Name;
 
-/// Registry of the kinds that this installation runs. It checks their payloads.
+/// Registry of the kinds that this installation runs. The registry also checks the payloads of tasks.
 pub trait KindRegistry: Send + Sync {
     /// Checks that this installation can run a task of this kind with this payload. JSON pointers in the
     /// errors are relative to the payload.
@@ -17,7 +17,7 @@ pub trait KindRegistry: Send + Sync {
 /// Source of the URL that a task calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The payload contains the URL, if the task's kind calls one.
+    /// The payload contains the URL, if tasks of this kind call a URL.
     Payload,
     /// The endpoint of the task.
     Endpoint,

@@ -17,7 +17,7 @@ use crate::types::unreadable::Unreadable;
 /// the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueConfig {
-    /// True if paused: no task of the queue, kind or limit key starts.
+    /// True if the queue or kind is paused: none of its tasks start. A limit key is never paused.
     pub paused: bool,
     /// Rate and concurrency limits of the tasks.
     pub limits: Limits,

@@ -6,11 +6,11 @@ use crate::types::name::{Name, Tenant};
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// API key, under its id.
+    /// API key. The record's name is the id of the key.
     Key,
-    /// Settings of a tenant, under the tenant's name.
+    /// Settings of a tenant. The record's name is the tenant's name.
     Tenant,
-    /// Secrets that sign a tenant's callbacks, under the tenant's name.
+    /// Secrets that sign a tenant's callbacks. The record's name is the tenant's name.
     CallbackSecret,
     /// Endpoint of a tenant.
     Endpoint,
@@ -20,8 +20,10 @@ pub enum RecordKind {
     Kind,
     /// Configuration of a tenant's limit key.
     LimitKey,
-    /// Subscription of a tenant, by its name.
+    /// Subscription of a tenant.
     Subscription,
+    /// Schedule of a tenant, by its name.
+    Schedule,
 }
 
 impl RecordKind {
@@ -36,6 +38,7 @@ impl RecordKind {
             Self::Kind => "kind",
             Self::LimitKey => "limit_key",
             Self::Subscription => "subscription",
+            Self::Schedule => "schedule",
         }
     }
 }
@@ -75,8 +78,8 @@ impl From<&Tenant> for RecordName {
 pub struct Record {
     /// Name of the record.
     pub name: RecordName,
-    /// Number of writes to the record. Starts at 1, also after the record was removed. A write succeeds only
-    /// if the stored version is one lower.
+    /// Number of writes to the record. Starts at 1, also if a removed record is created again. A write
+    /// succeeds only if the stored version is one lower.
     pub version: u64,
     /// Configuration as text, at most 64 KiB.
     pub body: String,

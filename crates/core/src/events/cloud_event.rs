@@ -53,9 +53,10 @@ const MAX_TEXT: [(&str, usize); 4] = [("id", 255), ("source", 1_024), ("subject"
 /// Maximum length of an attribute's name. The specification advises at most 20 characters.
 const MAX_NAME: usize = 64;
 
-/// Maximum number of attributes, and maximum length of their names and values together in bytes, as headers
-/// of the binary mode. A request to an endpoint then has room for these headers and for its own.
+/// Maximum number of an event's attributes. Each attribute can become a header of a request to an endpoint,
+/// and the request needs room for its own headers too.
 const MAX_ATTRIBUTES: usize = 30;
+/// Maximum total length of the attributes' names and values as headers of the binary mode, in bytes.
 const MAX_HEADERS: usize = 6 * 1024;
 
 /// Maximum length of an event as JSON, in bytes. A task has the same limit.
@@ -80,7 +81,7 @@ pub struct Defaults {
 }
 
 impl CloudEvent {
-    /// Reads an event in JSON. `time` may be missing. Without `is_structured`, `specversion`, `id` and
+    /// Reads an event in JSON. `time` may be missing. If `is_structured` is false, `specversion`, `id` and
     /// `source` may be missing too. JSON pointers in errors are relative to the event.
     pub fn from_json(
         event: &RawValue,
@@ -177,7 +178,7 @@ impl CloudEvent {
         let (id, source) = (take("id", wrong), take("source", wrong));
         for (name, value) in [("/id", &id), ("/source", &source)] {
             if is_structured && value.is_none() {
-                wrong.add(name, "missing; every event in a format of CloudEvents has this attribute");
+                wrong.add(name, "missing; every event in a CloudEvents format must have this attribute");
             }
         }
         let event_type = take("type", wrong);
@@ -350,7 +351,7 @@ impl ValidationErrors {
     }
 }
 
-/// Kind of a content type. It decides in which form the JSON format holds the data.
+/// Class of a content type. The class decides how the JSON format writes an event's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaType {
     /// JSON: a type that ends in `/json` or `+json`, or no content type.
@@ -362,7 +363,7 @@ pub enum MediaType {
 }
 
 impl MediaType {
-    /// Returns the kind of a content type.
+    /// Returns the class of a content type.
     pub fn of(content_type: Option<&str>) -> Self {
         let essence = content_type.unwrap_or("application/json").split(';').next().unwrap_or_default();
         let essence = essence.trim().to_ascii_lowercase();

@@ -43,7 +43,7 @@ enum Field {
 #[error("the event has too many values for this filter; expected at most {MAX_STEPS} comparisons")]
 pub struct TooManyValues;
 
-/// Maximum number of comparisons of one event with one filter. This number takes a few milliseconds.
+/// Maximum number of comparisons for one event and one filter. This many comparisons take a few milliseconds.
 const MAX_STEPS: u32 = 500_000;
 
 /// Number of comparisons that are left.
@@ -179,15 +179,15 @@ fn elements(value: Option<&Value>) -> Vec<&Value> {
 /// Reason why a filter can match no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Impossible {
-    /// The attribute is part of every event.
+    /// The filter requires that an attribute is absent, but every event has this attribute.
     AlwaysPresent,
-    /// No attribute has this name.
+    /// The filter has a condition on an attribute, but no attribute can have this name.
     NoAttribute,
-    /// The attribute is always a string.
+    /// The filter requires a type of value that the attribute never has.
     AlwaysText,
-    /// The attribute is always `1.0`.
+    /// The filter requires another `specversion` than `1.0`.
     OtherVersion,
-    /// No type in the list matches the topic.
+    /// The filter lists only event types that the subscription's topic does not match.
     OutsideTopic,
 }
 
@@ -196,9 +196,9 @@ impl fmt::Display for Impossible {
         f.write_str(match self {
             Self::AlwaysPresent => "can match no event, because every event has this attribute",
             Self::NoAttribute => {
-                "can match no event, because attributes have names of the characters a-z 0-9; put conditions on the content below `data`"
+                "can match no event, because the name of an attribute has only the characters a-z and 0-9; put a condition on the content below `data`"
             }
-            Self::AlwaysText => "can match no event, because the value of this attribute is never an object, and of most attributes always a string; put conditions on the content below `data`",
+            Self::AlwaysText => "can match no event, because this attribute never has a value of this type; send an array of strings, or put a condition on the content below `data`",
             Self::OtherVersion => "can match no event, because `specversion` is always `1.0`",
             Self::OutsideTopic => "can match no event, because none of these types matches `topic`",
         })

@@ -20,9 +20,9 @@ pub enum ReadError {
     Malformed {
         /// Description of the error.
         detail: String,
-        /// Line, counted from 1.
+        /// Line of the error, counted from 1.
         line: usize,
-        /// Column, counted from 1.
+        /// Column of the error, counted from 1.
         column: usize,
     },
     /// The JSON has another type or structure than expected.

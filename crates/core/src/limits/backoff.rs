@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::limits::rate::MAX_RESERVATION_AHEAD;
 use crate::types::jitter_sample::JitterSample;
 
-/// First wait. Each further hold doubles the wait.
+/// Wait after the first hold of a task. Each further hold doubles the wait.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// Returns the wait of a task that was held `times` times in a row, if nobat cannot estimate when the task

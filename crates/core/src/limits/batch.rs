@@ -71,7 +71,8 @@ const SECOND: Duration = Duration::from_secs(2);
 /// joins clears the batch.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Margin before a task's deadline. The batch is due, or the task joins again, this long before the deadline.
+/// Margin before a task's deadline. At the latest this long before the deadline, the batch is due or the task
+/// joins again.
 const IN_TIME: Duration = Duration::from_secs(1);
 
 /// Tasks that wait in a batch.
@@ -182,8 +183,8 @@ impl BatchBuffer {
 
     /// Removes a task that ended or waits for something else.
     ///
-    /// If the removed task was the leader, returns the new leader, which then joins again without [`SECOND`]
-    /// or [`FALLBACK`].
+    /// If the removed task was the leader, returns the new leader. The new leader joins again when the batch
+    /// is due, without the delay [`SECOND`] or [`FALLBACK`].
     pub(crate) fn leave(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
         let place = self.members.iter().position(|member| *member == id)?;
         self.members.remove(place);
@@ -209,7 +210,7 @@ pub struct BatchPolicy {
 }
 
 impl BatchPolicy {
-    /// Returns a hash of everything that calls to an endpoint must share to go in one request.
+    /// Returns a hash of the properties that tasks must share to go in one request.
     pub fn batch_key<T: AsRef<str>>(parts: &[T]) -> u64 {
         u64::try_from(u128::from_be_bytes(digest(parts)) >> 64)
             .unwrap_or_else(|_| unreachable!("half of 128 bits"))

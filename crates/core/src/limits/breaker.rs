@@ -72,14 +72,14 @@ pub struct BreakerChange {
 #[serde(transparent)]
 pub(crate) struct Changes(Vec<BreakerChange>);
 
-/// Maximum number of changes that are kept: enough to show the last outage, and few enough to be stored with
-/// every limiter.
+/// Maximum number of changes that are kept for each circuit breaker. Five changes show the last outage, and
+/// need little space in the stored state.
 const KEPT_CHANGES: usize = 5;
 
 /// Counts of attempts, one for each half of the window. When a new half begins, the older count is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Start of the newer half.
+    /// Start of the newer half of the window.
     begun: Timestamp,
     newer: Tally,
     older: Tally,

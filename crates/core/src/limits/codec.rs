@@ -19,11 +19,12 @@ pub(crate) struct StoredLimits {
     breaker: Option<StoredBreaker>,
 }
 
-/// Rate limit: rate, period in milliseconds, burst.
+/// Stored form of a rate limit: rate, period in milliseconds, burst.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct StoredRate(NonZeroU32, u64, NonZeroU32);
 
-/// Circuit breaker: failure share, window and open time in milliseconds, minimum number of attempts.
+/// Stored form of circuit breaker settings: failure rate, window and open duration in milliseconds, minimum
+/// number of attempts.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct StoredBreaker(f64, u64, u64, NonZeroU32);
 

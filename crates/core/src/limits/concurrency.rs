@@ -39,8 +39,8 @@ const GUESS: u64 = 100;
 /// Maximum time until a task without a slot tries again, as long as the average is only assumed.
 /// Milliseconds.
 const GUESSED_AHEAD: u64 = 1_000;
-/// Share of surplus tries: of this many tasks that try again, one finds no slot. Without surplus tries, a
-/// slot would stay free when a task does not try again.
+/// Number of tries for each surplus try: of 8 tasks that try again, about one finds no slot. Without surplus
+/// tries, a slot would stay free whenever a task does not try again.
 const OVERBOOKING: u64 = 8;
 
 impl ConcurrencySlots {
@@ -73,7 +73,7 @@ impl ConcurrencySlots {
         self.held.retain(|held| held.count > 0);
     }
 
-    /// Gives back a slot that was used for `after`.
+    /// Gives back a slot that was in use for the duration `after`.
     pub(crate) fn release(&mut self, by: HolderId, after: Duration) {
         self.cancel(by);
         let took = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);

@@ -30,14 +30,15 @@ impl FreeSlots {
     }
 
     /// Marks the slot at `position` as free. If joined runs record that slot as free already, marks the
-    /// nearest later slot in use.
+    /// nearest later slot that is in use instead.
     ///
     /// Removes the free slots from position 1 on, up to the first slot in use. Returns their number. The
-    /// caller moves the first slot that was never given out back by this number.
+    /// first slot that was never given out is then earlier by this number of slots, and the caller must
+    /// record that.
     pub(super) fn insert(&mut self, position: u32) -> u32 {
         let mut end = 0_u32;
         let mut place = 0;
-        // The first run that reaches the position.
+        // Find the first run that reaches the position.
         while let Some(Run(used, free)) = self.0.get(place) {
             let reach = end.saturating_add(*used).saturating_add(*free);
             if position <= reach {

@@ -25,8 +25,8 @@ pub struct RateLimit {
 pub struct Reservation {
     /// Time of the slot, in microseconds since the Unix epoch.
     pub slot: i64,
-    /// Time between slots when the reservation was made, in microseconds. Under another rate limit, the
-    /// reservation is void.
+    /// Time between slots when the reservation was made, in microseconds. If the rate limit has changed since
+    /// then, the reservation is void.
     pub interval: i64,
 }
 
@@ -473,8 +473,8 @@ mod tests {
             }
         }
 
-        /// No two tasks hold one slot, whichever reservations are given back or moved to an earlier slot. A
-        /// free slot is used before a later one.
+        /// No two tasks hold the same slot, even if tasks give reservations back or move them to an earlier
+        /// slot. A free slot is used before a later slot.
         #[test]
         fn no_slot_is_given_out_twice(rate in 1_u32..200, burst in 1_u32..4, steps in proptest::collection::vec((0_u8..5, 0_usize..40, 0_i64..200), 0..150)) {
             let (mut times, rate_limit) = (GcraState::default(), rate_limit(rate, burst));
@@ -517,7 +517,7 @@ mod tests {
             }
         }
 
-        /// No period has more starts than allowed, whenever tasks ask and however late they come.
+        /// No period has more starts than allowed, even if tasks ask at any time and start late.
         #[test]
         fn no_period_exceeds_the_allowed_starts(
             rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)

@@ -3,8 +3,8 @@
 use crate::limits::rate::Reservation;
 use crate::limits::scope::LimitScope;
 
-/// Reservation that a waiting task holds, and batch in which it waits. The task gives the reservation back
-/// and leaves the batch when it ends or waits for something else.
+/// Reservation that a waiting task holds, and batch in which the task waits. The task gives the reservation
+/// back and leaves the batch when it ends or waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     /// Reservation at a rate limit.
@@ -16,7 +16,7 @@ pub struct Reservations {
 /// Reservation of a task, and the limiter that granted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopedReservation {
-    /// The limiter.
+    /// Limiter that granted the reservation.
     pub scope: LimitScope,
     /// The reservation.
     pub reservation: Reservation,

@@ -231,7 +231,8 @@ impl LimiterState {
         let called =
             || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
         if let Some((reservation, free)) = reserved.is_none().then(called).flatten() {
-            // Queueing at each limiter in turn would starve tasks with several limits.
+            // The task gets no reservation here. Otherwise a task with several limits would queue at one
+            // limiter after the other, and starve.
             let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
             return if free <= now { Ok(reservation) } else { Err(wait) };
         }

@@ -5,8 +5,8 @@ use crate::config::endpoint::{Endpoint, EndpointStatus};
 use crate::config::queue::QueueConfig;
 use crate::config::task_config::TaskConfig;
 use crate::limits::{LimitScope, Limits};
-use crate::task::Task;
 use crate::task::retry::RetryPolicy;
+use crate::task::{Task, TaskOrigin};
 use crate::types::held_reason::HeldReason;
 
 /// Configuration that decides whether a task may start.
@@ -56,8 +56,13 @@ fn block(
 ) -> Option<Block> {
     let status = endpoint.map(|endpoint| endpoint.status);
     let endpoint = || task.options.endpoint.clone().map(LimitScope::Endpoint);
-    let subscription =
-        task.options.origin.as_ref().map(|origin| LimitScope::Subscription(origin.subscription.clone()));
+    let subscription = task
+        .options
+        .origin
+        .as_ref()
+        .and_then(TaskOrigin::subscription)
+        .cloned()
+        .map(LimitScope::Subscription);
     let paused = [
         task_config.queue.paused.then(|| LimitScope::Queue(task.queue.clone())),
         task_config.kind.paused.then(|| LimitScope::Kind(task.kind.clone())),

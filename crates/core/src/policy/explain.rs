@@ -21,7 +21,7 @@ use crate::types::time::Timestamp;
 pub enum ExplainCode {
     /// The task is not due.
     Scheduled,
-    /// An attempt failed, and the next one is not due.
+    /// An attempt failed, and the next attempt is not due.
     Backoff,
     /// The task is held, and the reason still applies.
     Held(HeldReason),
@@ -86,7 +86,7 @@ pub struct Explanation {
     pub reason: String,
     /// Time at which the reason ends by itself, or at which nobat checks the task again.
     pub until: Option<Timestamp>,
-    /// Object that holds the task, if known: endpoint, limit key, kind, queue or tenant.
+    /// Object that holds the task, if known: endpoint, limit key, kind, queue, subscription or tenant.
     pub by: Option<LimitScope>,
     /// Number of attempts that the task's current retry policy allows.
     pub max_attempts: u32,

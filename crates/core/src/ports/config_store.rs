@@ -14,11 +14,13 @@ use crate::config::callback_secret::CallbackSecrets;
 use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
 use crate::config::record::{Record, RecordKind, RecordName};
+use crate::config::schedule::Schedule;
 use crate::config::subscription::Subscription;
 use crate::config::tenant::TenantSettings;
 use crate::limits::token_bucket::{TakeResult, TokenRate};
 use crate::ports::error::StoreError;
 use crate::ports::task_store::Position;
+use crate::task::Task;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 
@@ -38,9 +40,22 @@ pub trait ConfigStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes all of these records and the audit entry. Writes nothing if the stored version of a record is
-    /// not one lower than its new version.
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError>;
+    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version
+    /// before the new one.
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+        let now = entry.at;
+        self.write_with_tasks(records, Vec::new(), entry, now).await
+    }
+
+    /// Writes all of these records, new tasks and the entry. Writes nothing if a stored record does not have
+    /// the version before the new one, or if a task exists already. The caller sends the hints of the tasks.
+    async fn write_with_tasks(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError>;
 
     /// Removes the record and writes the audit entry. Does nothing if the stored version is not `version`.
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry)
@@ -49,8 +64,8 @@ pub trait ConfigStore: Send + Sync {
     /// Returns one page of a tenant's audit trail, newest first.
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
 
-    /// Takes tokens from a tenant's bucket of requests, which all processes share. A store in which each call
-    /// is a costly write takes up to `wanted` tokens. Any other store takes one token.
+    /// Takes tokens for requests from a tenant's token bucket. All processes share this bucket. A store in
+    /// which each call is a costly write takes up to `wanted` tokens. Any other store takes one token.
     async fn take(
         &self,
         tenant: &Tenant,
@@ -85,7 +100,7 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// Entries, newest first.
     pub entries: Vec<Entry>,
-    /// Position of the next page, if there may be one.
+    /// Position at which the next page starts. `None` if there is no next page.
     pub next: Option<Position>,
 }
 
@@ -115,6 +130,14 @@ impl dyn ConfigStore + '_ {
     ) -> Result<Option<Subscription>, StoreError> {
         let found = self.find(&Subscription::record_name(tenant, name)).await?;
         found.map(|record| read_subscription(&record)).transpose()
+    }
+
+    /// Returns a tenant's schedule.
+    pub async fn schedule(&self, tenant: &Tenant, name: &Name) -> Result<Option<Schedule>, StoreError> {
+        let Some(record) = self.find(&Schedule::record_name(tenant, name)).await? else { return Ok(None) };
+        Schedule::from_text(&record.body, record.version)
+            .map(Some)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// Returns all subscriptions of a tenant, sorted by name.

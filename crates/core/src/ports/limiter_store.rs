@@ -51,7 +51,7 @@ pub trait LimiterStore: Send + Sync {
     }
 }
 
-/// Maximum number of attempts to write in one [`LimiterStore::change`].
+/// Maximum number of tries to write in one [`LimiterStore::change`].
 pub const MAX_CONFLICTS: usize = 20;
 
 /// Stored state of a limiter, with its version.
@@ -73,5 +73,6 @@ pub enum WriteResult {
     Conflict(VersionedState),
 }
 
-/// Time after the last write for which a store keeps a limiter. All data in a state expires earlier.
+/// Time after the last write for which a store keeps a limiter. All data in a limiter's state expires
+/// earlier.
 pub const IDLE: Duration = Duration::from_hours(48);

@@ -51,7 +51,7 @@ pub struct Hint {
     pub name: TaskKey,
     /// Time after which the message queue delivers the hint.
     pub delay: Duration,
-    /// Number of the task's previous hints in a row that moved to the dead-letter queue. Each worker that
+    /// Number of consecutive earlier hints of the task that ended in the dead-letter queue. Each worker that
     /// received such a hint died before it claimed the task.
     pub redrives: u32,
 }

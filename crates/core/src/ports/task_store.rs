@@ -191,6 +191,6 @@ pub struct Position(pub String);
 pub struct Page {
     /// Tasks, newest first.
     pub tasks: Vec<Task>,
-    /// Position of the next page, if there may be one.
+    /// Position at which the next page starts. The next page may be empty. `None` if there is no next page.
     pub next: Option<Position>,
 }

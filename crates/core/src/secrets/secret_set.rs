@@ -28,7 +28,7 @@ pub struct StoredSecret {
 /// Maximum number of secrets that sign at the same time.
 pub const MAX_LIVE: usize = 5;
 
-/// [`MAX_LIVE`] secrets sign already.
+/// The set already has [`MAX_LIVE`] secrets that sign.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_LIVE} secrets are in use; wait until one of them expires")]
 pub struct TooMany;

@@ -73,7 +73,8 @@ impl fmt::Debug for MasterKey {
 pub struct Sealed(String);
 
 impl Sealed {
-    /// Returns the mark of the key, the nonce, and the cipher text with its tag.
+    /// Returns the decoded bytes: the key's mark ([`MasterKey::mark`]), the nonce, and the cipher text with
+    /// its tag.
     fn bytes(&self) -> Option<Vec<u8>> {
         BASE64URL_NOPAD.decode(self.0.strip_prefix(PREFIX)?.as_bytes()).ok()
     }
@@ -96,8 +97,8 @@ pub enum CannotOpen {
     Damaged,
 }
 
-/// Prefix of a sealed secret: the version of the format. Base64 of the key's mark, the nonce, and the cipher
-/// text with its tag follows.
+/// Prefix of a sealed secret: the version of the format. Base64 of the key's mark ([`MasterKey::mark`]), the
+/// nonce, and the cipher text with its tag follows.
 const PREFIX: &str = "a1.";
 const MARK: usize = 4;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use crate::auth::audit::Entry;
-use crate::config::record::RecordName;
+use crate::config::record::{Record, RecordName};
 use crate::limits::{LimitScope, LimiterChange, LimiterKey, Reservations, Successor};
-use crate::ports::config_store::ConfigStore;
+use crate::ports::config_store::{ConfigStore, RecordResult};
 use crate::ports::limiter_store::LimiterStore;
 use crate::ports::{CommitResult, Hint, InsertResult, ListQuery, Queue, StoreError, TaskStore};
 use crate::task::lifecycle::{Change, Event, TransitionError, transition};
@@ -103,6 +103,22 @@ impl Backend {
         Ok(inserted)
     }
 
+    /// Writes records together with new tasks, then sends the hints of the tasks.
+    pub async fn configure(
+        &self,
+        records: Vec<Record>,
+        tasks: Vec<Task>,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<RecordResult, StoreError> {
+        let hints = hints(tasks.iter(), now);
+        let result = self.config.write_with_tasks(records, tasks, entry, now).await?;
+        if result == RecordResult::Done {
+            self.send(hints).await;
+        }
+        Ok(result)
+    }
+
     /// Stores new tasks one by one, then sends their hints. Skips tasks that exist already. After an error,
     /// some tasks may be stored. A second call stores the other tasks.
     pub async fn accept_each(&self, tasks: Vec<Task>, now: Timestamp) -> Result<(), StoreError> {
@@ -121,7 +137,7 @@ impl Backend {
     }
 
     /// Applies an event to a task: reads the task, computes the change and writes it. Starts again if another
-    /// process wrote in between.
+    /// process changed the task in between.
     ///
     /// `known` is a copy of the task that the caller already has. This copy saves a read. Returns the task as
     /// written.
@@ -186,7 +202,7 @@ impl Backend {
             }
         }
         Err(StoreError::Unavailable(
-            "other processes changed the task during every attempt to write it; try again".to_owned(),
+            "other processes changed the task during every try to write the task; try again later".to_owned(),
         )
         .into())
     }
@@ -225,7 +241,8 @@ impl Backend {
     /// Wakes held tasks that match `query` and `is_meant`, and whose hold a client can end. Stops after about
     /// [`MAX_WOKEN`] tasks, newest first. Returns the number of woken tasks.
     ///
-    /// Woken tasks try to start now or soon. The other held tasks try by themselves, later.
+    /// Woken tasks try to start now or soon. The other held tasks try again at the time that is stored for
+    /// them.
     pub async fn wake(
         &self,
         mut query: ListQuery,

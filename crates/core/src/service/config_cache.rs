@@ -43,7 +43,7 @@ pub struct ConfigCache {
 #[derive(Clone, Debug)]
 pub struct ConfigEpoch(Arc<[AtomicU64]>);
 
-/// Number of counters in an [`ConfigEpoch`].
+/// Number of counters in a [`ConfigEpoch`].
 const COUNTERS: usize = 256;
 
 impl Default for ConfigEpoch {
@@ -195,11 +195,12 @@ impl ConfigCache {
 /// Cached entries of one kind of configuration.
 struct CachedRecords<K, V>(Mutex<Recent<K, Arc<CacheEntry<V>>>>);
 
-/// One cached entry. The caller that holds the lock reads the entry, and all other callers wait for it.
+/// One cached entry. The caller that holds the lock reads from the store, and all other callers wait for that
+/// read.
 type CacheEntry<V> = futures_util::lock::Mutex<Option<CachedRead<V>>>;
 
 struct CachedRead<V> {
-    /// `None` if the read failed.
+    /// Value that was read. `None` if the read failed.
     value: Option<V>,
     at: Timestamp,
     epoch: u64,
@@ -245,7 +246,7 @@ impl<K: Eq + Hash, V: Clone> CachedRecords<K, V> {
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
             return fresh.value.clone().ok_or_else(|| {
                 StoreError::Unavailable(
-                    "the same read failed less than a second ago; try again later".to_owned(),
+                    "the last read of this configuration failed; try again after one second".to_owned(),
                 )
             });
         }
@@ -283,6 +284,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::limits::token_bucket::{TakeResult, TokenRate};
     use crate::ports::config_store::{AuditPage, AuditQuery, RecordResult};
+    use crate::task::Task;
 
     /// Configuration store in which every queue is paused. Counts the reads.
     #[derive(Default)]
@@ -320,7 +322,13 @@ mod tests {
             unimplemented!("the cache does not call this")
         }
 
-        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<RecordResult, StoreError> {
+        async fn write_with_tasks(
+            &self,
+            _: Vec<Record>,
+            _: Vec<Task>,
+            _: Entry,
+            _: Timestamp,
+        ) -> Result<RecordResult, StoreError> {
             unimplemented!("the cache does not call this")
         }
 

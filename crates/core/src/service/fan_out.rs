@@ -16,7 +16,7 @@ use crate::service::backend::Backend;
 use crate::service::config_cache::ConfigCache;
 use crate::submission::SubmissionContext;
 use crate::submission::template::{TemplateEvent, fill};
-use crate::task::{EventOrigin, Task, TaskKey};
+use crate::task::{Task, TaskKey, TaskOrigin};
 use crate::types::field_error::FieldError;
 use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
@@ -172,7 +172,7 @@ impl FanOut<'_> {
             now: self.now,
         };
         Ok(submission.into_task(&context).map(|mut task| {
-            let origin = EventOrigin { event: EventId(stored.task.id), subscription: name.clone() };
+            let origin = TaskOrigin::Event { event: EventId(stored.task.id), subscription: name.clone() };
             task.options.origin = Some(origin);
             task
         }))

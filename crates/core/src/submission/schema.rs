@@ -4,7 +4,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Schem
 
 use crate::submission::validation::{MAX_LABEL_BYTES, MAX_LABELS};
 
-/// Pattern that [`crate::types::name::Name`] accepts.
+/// Regular expression of the texts that [`crate::types::name::Name`] accepts.
 pub(crate) const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
 
 /// Returns the schema of labels. The maximum length in the schema counts characters, because a schema cannot

@@ -16,12 +16,12 @@ use crate::types::field_error::FieldError;
 /// Key of an object that stands for a part of the event: `{"$event": "/data/order_id"}`.
 const PLACEHOLDER: &str = "$event";
 
-/// Maximum number of placeholders in a template. Maximum length of the filled payload, in bytes: an event of
-/// the largest size, and 32 KiB for the rest.
+/// Maximum number of placeholders in a template.
 const MAX_PLACEHOLDERS: usize = 50;
+/// Maximum length of the filled payload, in bytes: an event of the largest size, and 32 KiB for the rest.
 const MAX_PAYLOAD: usize = (256 + 32) * 1024;
 
-/// Kind that does nothing.
+/// Kind whose handler does nothing.
 const NOOP: &str = "noop";
 
 /// Media type of an event in JSON.
@@ -94,7 +94,7 @@ fn build(
         (kind, payload) if kind == HTTP.as_str() => http_payload(payload.as_deref(), body, event)
             .map_err(|error| vec![FieldError::from(error).under("/payload")])?,
         (_, Some(payload)) => payload,
-        // It takes no input.
+        // The handler of this kind takes no input.
         (NOOP, None) => RawValue::NULL.to_owned(),
         (_, None) => raw(event.json).map_err(|error| vec![error.into()])?,
     };
@@ -184,7 +184,7 @@ fn substitute(value: &RawValue, resolve: Resolve<'_>, left: &Cell<usize>) -> Res
             if let Some(pointer) = fields.get(PLACEHOLDER) {
                 let pointer: String = serde_json::from_str(pointer.get()).map_err(|_| POINTER.to_owned())?;
                 if fields.len() > 1 {
-                    return Err("expected no other field beside `$event`".to_owned());
+                    return Err("expected `$event` as the only field of the object".to_owned());
                 }
                 let found = resolve(&pointer)?.unwrap_or_else(Json::null);
                 let rest = left.get().checked_sub(found.get().len());

@@ -108,7 +108,7 @@ impl ValidationErrors {
         deadline
     }
 
-    /// Checks a callback. The callback is an `http` task, so its URL must obey the same rules.
+    /// Checks a callback. The callback is an `http` task, so its URL must obey the rules for `http` tasks.
     pub(super) fn callback(
         &mut self,
         callback: CallbackSubmission,

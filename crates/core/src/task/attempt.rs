@@ -61,7 +61,7 @@ pub struct TaskError {
 }
 
 impl TaskError {
-    /// Maximum length of a message, in bytes.
+    /// Maximum length of [`TaskError::message`], in bytes.
     pub const MAX_MESSAGE: usize = 1_000;
 
     /// Creates an error. Cuts the message to [`TaskError::MAX_MESSAGE`] bytes.

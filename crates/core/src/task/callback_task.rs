@@ -31,8 +31,8 @@ struct Report<'a> {
 /// Returns the callback for a task that has just ended. Returns `None` if the task has no callback for this
 /// end.
 ///
-/// The callback carries the task as it is now, without its payload: a client may replay the task before the
-/// delivery.
+/// The callback carries a copy of the ended task, because a client may replay the task before the delivery.
+/// The copy has no payload.
 pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let State::Ended(ended) = &task.state else { return None };
     let callback = task.options.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;

@@ -14,7 +14,7 @@ use crate::auth::api_key::KeyId;
 use crate::limits::{Reservation, Reservations, ScopedReservation};
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback::Callback;
-use crate::task::options::{EventOrigin, InheritedDefaults, KeyedRequest, TaskOptions};
+use crate::task::options::{InheritedDefaults, KeyedRequest, TaskOptions, TaskOrigin};
 use crate::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::state::{HoldState, Outcome};
 use crate::types::id::{EventId, TaskId};
@@ -121,6 +121,10 @@ struct StoredOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subscription: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    planned_at_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<KeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoint: Option<Name>,
@@ -184,14 +188,21 @@ fn millis(duration: Duration) -> u64 {
 
 impl From<&TaskOptions> for StoredOptions {
     fn from(settings: &TaskOptions) -> Self {
+        let (event, subscription, schedule, planned_at) = match settings.origin.clone() {
+            None => (None, None, None, None),
+            Some(TaskOrigin::Event { event, subscription }) => (Some(event), Some(subscription), None, None),
+            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, None, Some(schedule), planned_at),
+        };
         Self {
             timeout_ms: (settings.timeout != TaskOptions::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
             retry: StoredRetry::unless_usual(&settings.retry),
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
             parent: settings.parent,
-            event: settings.origin.as_ref().map(|origin| origin.event),
-            subscription: settings.origin.as_ref().map(|origin| origin.subscription.clone()),
+            event,
+            subscription,
+            schedule,
+            planned_at_ms: planned_at.map(Timestamp::millis),
             by: settings.submitted_by,
             endpoint: settings.endpoint.clone(),
             limit_key: settings.limit_key.clone(),
@@ -204,6 +215,14 @@ impl From<&TaskOptions> for StoredOptions {
 
 impl From<StoredOptions> for TaskOptions {
     fn from(row: StoredOptions) -> Self {
+        let origin = match (row.event.zip(row.subscription), row.schedule) {
+            (Some((event, subscription)), _) => Some(TaskOrigin::Event { event, subscription }),
+            (None, Some(schedule)) => {
+                let planned_at = row.planned_at_ms.map(Timestamp::from_millis);
+                Some(TaskOrigin::Schedule { schedule, planned_at })
+            }
+            (None, None) => None,
+        };
         Self {
             timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),
             retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from),
@@ -212,10 +231,7 @@ impl From<StoredOptions> for TaskOptions {
             labels: row.labels,
             fingerprint: None,
             parent: row.parent,
-            origin: row
-                .event
-                .zip(row.subscription)
-                .map(|(event, subscription)| EventOrigin { event, subscription }),
+            origin,
             submitted_by: row.by,
             key_generation: None,
             endpoint: row.endpoint,

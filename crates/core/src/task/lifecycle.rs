@@ -49,6 +49,15 @@ pub enum Event {
         /// Reservations that the task keeps until the next try.
         reserved: Reservations,
     },
+    /// The worker has done a part of a recurring task, and the task continues later. No attempt is counted.
+    Reschedule {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Time of the next part.
+        until: Timestamp,
+        /// Progress to store.
+        progress: Json,
+    },
     /// The handler returned a result.
     Succeed {
         /// The fencing token of the lease.
@@ -244,6 +253,13 @@ impl Task {
                 self.wait(Waiting::Held(Held { reason }), until);
                 self.end_if_canceled(lease, now);
             }
+            Event::Reschedule { token, until, progress } => {
+                let lease = self.lease(token)?;
+                self.progress = Some(progress);
+                (self.attempt, self.error) = (0, None);
+                self.wait(Waiting::Scheduled, until);
+                self.end_if_canceled(lease, now);
+            }
             Event::Succeed { token, result } => {
                 let lease = self.lease(token)?;
                 self.record(lease, AttemptOutcome::Succeeded, None, now);
@@ -276,17 +292,7 @@ impl Task {
                 }
                 State::Ended(_) => return Err(TransitionError::Ended),
             },
-            Event::Expire => {
-                self.waiting()?;
-                if !self.is_past_deadline(now) {
-                    return Err(TransitionError::BeforeDeadline);
-                }
-                self.error = Some(TaskError::new(
-                    ErrorCode::EXPIRED,
-                    "the deadline passed before the task could start",
-                ));
-                self.end(Outcome::Expired, now);
-            }
+            Event::Expire => self.expire(now)?,
             Event::DispatchFailed => {
                 self.waiting()?;
                 if self.due_at > now {
@@ -371,7 +377,6 @@ impl Task {
         }
         self.token += 1;
         self.attempt += 1;
-        self.progress = None;
         self.state = State::Running(Lease { until, started_at: now, cancel: CancelRequest::None });
         Ok(())
     }
@@ -454,6 +459,17 @@ impl Task {
             self.error = Some(canceled());
             self.end(Outcome::Canceled, now);
         }
+    }
+
+    fn expire(&mut self, now: Timestamp) -> Result<(), TransitionError> {
+        self.waiting()?;
+        if !self.is_past_deadline(now) {
+            return Err(TransitionError::BeforeDeadline);
+        }
+        self.error =
+            Some(TaskError::new(ErrorCode::EXPIRED, "the deadline passed before the task could start"));
+        self.end(Outcome::Expired, now);
+        Ok(())
     }
 
     fn end(&mut self, end: Outcome, now: Timestamp) {

@@ -38,8 +38,8 @@ pub struct TaskOptions {
     pub fingerprint: Option<Fingerprint>,
     /// Task whose end this task reports, if it is a callback.
     pub parent: Option<TaskId>,
-    /// Event and subscription that created the task, if a subscription did.
-    pub origin: Option<EventOrigin>,
+    /// Event or schedule that created the task, if one did.
+    pub origin: Option<TaskOrigin>,
     /// API key of the submitting request, if the server required one.
     pub submitted_by: Option<KeyId>,
     /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the
@@ -56,13 +56,33 @@ pub struct TaskOptions {
     pub hops: u8,
 }
 
-/// Event and subscription that created a task.
+/// Event or schedule that created a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventOrigin {
-    /// The event.
-    pub event: EventId,
-    /// Name of the subscription.
-    pub subscription: Name,
+pub enum TaskOrigin {
+    /// A subscription created the task from an event.
+    Event {
+        /// The event.
+        event: EventId,
+        /// Name of the subscription.
+        subscription: Name,
+    },
+    /// A schedule created the task.
+    Schedule {
+        /// Name of the schedule.
+        schedule: Name,
+        /// Planned time. `None` if a client started the schedule by hand.
+        planned_at: Option<Timestamp>,
+    },
+}
+
+impl TaskOrigin {
+    /// Returns the subscription that created the task.
+    pub fn subscription(&self) -> Option<&Name> {
+        match self {
+            Self::Event { subscription, .. } => Some(subscription),
+            Self::Schedule { .. } => None,
+        }
+    }
 }
 
 /// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An

@@ -9,6 +9,7 @@ use crate::auth::api_key::KeyId;
 use crate::json::Json;
 use crate::task::Task;
 use crate::task::attempt::{Attempt, TaskError};
+use crate::task::options::TaskOrigin;
 use crate::task::retry::{Jitter, RetryPolicy, Schedule};
 use crate::task::state::{State, Status, Waiting};
 use crate::types::id::{EventId, TaskId};
@@ -96,6 +97,14 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub subscription: Option<&'a Name>,
+    /// Schedule that created the task. Absent unless a schedule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub schedule: Option<&'a Name>,
+    /// Planned time of the schedule. Absent unless a schedule created the task at a planned time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required = false))]
+    pub planned_at: Option<Timestamp>,
     /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -257,6 +266,12 @@ impl<'a> TaskView<'a> {
             }
             _ => None,
         };
+        let origin = task.options.origin.as_ref();
+        let (event, schedule, planned_at) = match origin {
+            None => (None, None, None),
+            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None),
+            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at),
+        };
         Self {
             id: task.id,
             kind: &task.kind,
@@ -279,8 +294,10 @@ impl<'a> TaskView<'a> {
             held: Some(held),
             generation: task.generation,
             parent: Some(task.options.parent),
-            event: task.options.origin.as_ref().map(|origin| origin.event),
-            subscription: task.options.origin.as_ref().map(|origin| &origin.subscription),
+            event,
+            subscription: origin.and_then(TaskOrigin::subscription),
+            schedule,
+            planned_at,
             submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }

@@ -75,7 +75,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Parses a port. `parse` alone accepts a leading `+`.
+/// Parses a port. `str::parse` alone would accept a leading `+`.
 fn parse_port(digits: &str) -> Option<u16> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }

@@ -3,7 +3,7 @@
 
 use data_encoding::BASE64_NOPAD;
 
-/// Digits, without `i`, `l`, `o` and `u`.
+/// Digits of base 32: all digits and letters except `i`, `l`, `o` and `u`.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Returns the number of digits for that many bytes.

@@ -20,7 +20,7 @@ pub enum HeldReason {
     RetryAfter,
     /// The state of a limit could not be read or written.
     LimiterUnavailable,
-    /// The endpoint, the queue or the kind is paused.
+    /// The endpoint, queue, kind or subscription is paused.
     Paused,
     /// The endpoint responded with 410 (Gone).
     EndpointGone,
@@ -28,7 +28,7 @@ pub enum HeldReason {
     EndpointMissing,
     /// The task waits for other tasks, to be sent to its endpoint with them in one batch.
     Batching,
-    /// The worker's process lacks file handles, ports, memory or DNS look-ups for the call.
+    /// The worker's process has no free file handle, port, memory or DNS query for the call.
     ResourceExhausted,
     /// A reason that this version does not know: a later version of nobat stored it.
     Other,

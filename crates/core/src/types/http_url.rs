@@ -51,11 +51,11 @@ pub enum InvalidUrl {
     Credentials,
     /// The host is not a valid ASCII name, or has a dot at its end.
     #[error(
-        "expected a host of ASCII letters, digits, hyphens and dots, without a dot at its end; write other letters as `xn--`"
+        "expected a host of ASCII letters, digits, hyphens and dots, without a dot at its end; write a host with other letters in its `xn--` form"
     )]
     Host,
     /// The path has a segment `.` or `..`, which URL parsers resolve.
-    #[error("expected a path without segments `.` and `..`; send the path that they lead to")]
+    #[error("expected a path without the segments `.` and `..`; resolve these segments before sending")]
     DotSegment,
 }
 
@@ -141,7 +141,7 @@ impl HttpUrl {
         if joined.same_destination(self) { Ok(joined) } else { Err(InvalidUrl::Malformed) }
     }
 
-    /// Returns the same URL at another host, with the same port.
+    /// Returns the URL with `address` as its host, and with the same port.
     #[must_use]
     pub fn with_address(&self, address: IpAddr) -> Self {
         let mut url = self.0.clone();
@@ -150,7 +150,7 @@ impl HttpUrl {
     }
 }
 
-/// Checks everything that must not depend on how the URL parser reads the text.
+/// Checks the rules that apply to the text itself, before the URL parser reads the text.
 fn check_text(text: &str) -> Result<(), InvalidUrl> {
     if text.len() > HttpUrl::MAX_LENGTH {
         return Err(InvalidUrl::TooLong);
@@ -196,7 +196,8 @@ fn repaired(violation: SyntaxViolation) -> Option<InvalidUrl> {
 }
 
 /// Returns true if the authority is ASCII after its escapes are decoded. The URL parser is built without
-/// Unicode tables. It refuses all other hosts, and panics in debug builds if such a host has capital letters.
+/// Unicode tables. The parser refuses all other hosts, and panics in debug builds if such a host has capital
+/// letters.
 fn has_ascii_host(authority: &str) -> bool {
     let escapes_more = authority
         .as_bytes()

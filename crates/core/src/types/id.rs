@@ -70,6 +70,19 @@ impl TaskId {
         Self::digest(&[tenant.as_str(), "subscription", &event.to_string(), &created_at, subscription])
     }
 
+    /// Returns the id of the task that a schedule creates for a planned time. `incarnation` tells the schedule
+    /// apart from a removed one with the same name.
+    pub fn of_planned(tenant: &Tenant, schedule: &str, incarnation: u64, planned_at: Timestamp) -> Self {
+        let (incarnation, planned_at) = (incarnation.to_string(), planned_at.millis().to_string());
+        Self::digest(&[tenant.as_str(), "planned", schedule, &incarnation, &planned_at])
+    }
+
+    /// Returns the id of the task that runs a version of a schedule.
+    pub fn of_schedule(tenant: &Tenant, schedule: &str, incarnation: u64, version: u64) -> Self {
+        let (incarnation, version) = (incarnation.to_string(), version.to_string());
+        Self::digest(&[tenant.as_str(), "schedule", schedule, &incarnation, &version])
+    }
+
     fn digest(parts: &[&str]) -> Self {
         Self(u128::from_be_bytes(digest(parts)))
     }

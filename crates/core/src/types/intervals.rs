@@ -9,5 +9,5 @@ pub const CONFIG_TTL: Duration = Duration::from_secs(10);
 /// fail.
 pub const LEASE: Duration = Duration::from_mins(1);
 
-/// Maximum time from now to the start of a task, and maximum of all durations: 366 days.
+/// Maximum time from now to the start of a task, and maximum of all durations that clients set: 366 days.
 pub const MAX_SCHEDULE_AHEAD: Duration = Duration::from_hours(366 * 24);

@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Tenant that owns tasks and configuration. Every key, look-up and hint belongs to one tenant.
+/// Tenant that owns tasks and configuration. Every stored key, query and hint belongs to one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tenant(Name);

@@ -107,7 +107,8 @@ fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns true if the text is a `date-time` of RFC 3339, section 5.6. Jiff also reads short forms of ISO
-/// 8601, offsets of more than a day or with seconds, and zones in brackets. Other programs do not.
+/// 8601, offsets of more than a day or with seconds, and zones in brackets. Other programs do not read these
+/// forms.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(DATE_TIME_LENGTH) else { return false };
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();

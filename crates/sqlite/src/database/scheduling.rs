@@ -21,7 +21,7 @@ use super::Database;
 /// Delay before a task whose row cannot be read is tried again.
 const UNREADABLE_PAUSE: Duration = Duration::from_hours(1);
 
-/// Maximum number of rounds in which one transaction gives free slots to tenants.
+/// Maximum number of rounds in which one transaction gives free worker slots to tenants.
 const MAX_ROUNDS: usize = 3;
 
 /// Selects every tenant with waiting tasks, and the earliest `wake_at` of its tasks. Searches the index once
@@ -39,7 +39,7 @@ FROM waiting WHERE tenant IS NOT NULL
 
 impl Database {
     /// Claims due tasks for waiting workers. Each tenant with due tasks gets an equal share of the free
-    /// slots, up to its [`crate::worker_shares::WorkerShares::allowance`].
+    /// worker slots, up to its [`crate::worker_shares::WorkerShares::allowance`].
     pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
         self.make_sure()?;
         let wanted = self.dispatch.wanted();
@@ -102,7 +102,8 @@ impl Database {
             self.scheduler.waits(tenant, now + UNREADABLE_PAUSE);
         }
         for task in due {
-            // Tasks past their deadline expire here. Otherwise a backlog of them would block all other tasks.
+            // Tasks past their deadline expire here. Otherwise a backlog of expired tasks would block all
+            // other tasks.
             let event = overdue(&task, JitterSample::from_bits(0), now)
                 .unwrap_or(Event::Claim { until: now + LEASE });
             let Ok(change) = transition(task, event, now) else { continue };

@@ -34,7 +34,7 @@ pub struct Limiter {
     limiters: Arc<dyn LimiterStore>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    /// Identifies this process in the slot counts.
+    /// Id of this process in the slot counts of the limiters.
     holder: HolderId,
     known: Mutex<HashMap<LimiterKey, Arc<SharedLimiter>>>,
 }
@@ -57,7 +57,7 @@ pub enum Entry {
     Denied {
         /// Reason for the wait, and the time of the next request for permits.
         wait: Denied,
-        /// Reservation that the task holds until that time.
+        /// Reservation that the task keeps while it waits. `None`: the task keeps no reservation.
         scoped: Option<ScopedReservation>,
     },
 }
@@ -77,7 +77,7 @@ struct HeldPermit {
 /// stores the count.
 struct Slot(Arc<SharedLimiter>);
 
-/// One limiter, as this process knows it.
+/// State of one limiter, which all tasks of this process share.
 #[derive(Default)]
 struct SharedLimiter {
     waiting: Mutex<Vec<Box<dyn Operation>>>,
@@ -117,7 +117,7 @@ struct Pending<T, F> {
     returned: Option<Slot>,
 }
 
-/// Result of an operation.
+/// Result of an operation on a limiter's state.
 trait OperationResult: Send + 'static {
     /// Returns true if the operation took a concurrency slot.
     fn takes_slot(&self) -> bool {
@@ -169,14 +169,14 @@ pub(crate) const FRESH: Duration = Duration::from_secs(1);
 /// Maximum number of tries to write to a limiter that other processes write to as well.
 const MAX_TRIES: u32 = 20;
 
-/// Upper bound of the random pause between the first two tries, in milliseconds. The bound doubles with each
-/// try.
+/// Upper bound of the random pause between the first two tries of a write, in milliseconds. The bound doubles
+/// with each try.
 const FIRST_PAUSE: u64 = 2;
 
-/// Maximum of the random pause between two tries, in milliseconds.
+/// Maximum of the random pause between two tries of a write, in milliseconds.
 const MAX_PAUSE: u64 = 100;
 
-/// Number of cached limiters at which this process drops unused limiters.
+/// Number of cached limiters at which this process drops unused limiters from the cache.
 const MAX_KNOWN: usize = 10_000;
 
 impl Permits {
@@ -185,8 +185,8 @@ impl Permits {
         self.0.iter().any(|held| held.limited.name.scope == *limiter)
     }
 
-    /// Changes the permit of the limiter that granted `scoped`. The task then keeps the reservation when it
-    /// gives the permit back.
+    /// Changes the permit of the limiter that granted the reservation `scoped`. The task then keeps this
+    /// reservation when the permit is given back.
     pub(crate) fn keeping(mut self, scoped: Option<&ScopedReservation>) -> Self {
         for held in self
             .0
@@ -356,7 +356,7 @@ impl Limiter {
     ) -> Result<(T, Option<Slot>), StoreError> {
         let limiter = self.shared(name);
         loop {
-            // Without a reply, the writing task was dropped before it finished. The operation is then sent
+            // No reply means that the writing task was dropped before it finished. The operation is then sent
             // again.
             if let Some(result) = self.exchange(&limiter, name, run, None).await {
                 return result;
@@ -383,7 +383,7 @@ impl Limiter {
                 None => sent = Sent::Again,
                 Some(Ok((result, _))) => return Some(result),
                 Some(Err(error)) => {
-                    tracing::warn!(limiter = %name.scope, %error, "a limiter could not be updated; its counts stay wrong until the next write, or until they expire");
+                    tracing::warn!(limiter = %name.scope, %error, "a limiter could not be updated; its counts stay wrong until the next write, or until the counts expire");
                     return None;
                 }
             }

@@ -22,10 +22,10 @@ use crate::handler::BatchOutcome;
 use crate::handler::context::TaskContext;
 use crate::handler::failure::Failure;
 
-/// Maximum number of companions claimed in parallel. It covers the largest batch, because leases are not
-/// renewed during the claims.
+/// Maximum number of batch members claimed in parallel. It covers the largest batch, so that all claims end
+/// soon: leases are not renewed during the claims.
 const MAX_IN_FLIGHT: usize = 100;
-/// Maximum duration of the admission check of a companion.
+/// Maximum duration of the admission check of a batch member.
 const ADMISSION: Duration = Duration::from_secs(5);
 
 /// One task of the batch.
@@ -37,16 +37,16 @@ struct BatchEntry {
     is_leader: bool,
 }
 
-/// Result of claiming a companion.
+/// Result of claiming a batch member.
 enum Fetched {
     Part(Box<BatchEntry>),
-    /// The companion was claimed but may not join the batch. The worker must store the event.
+    /// The member was claimed but may not join the batch. The worker must apply the event to the task.
     Aside(Box<Task>, Event),
-    /// The companion cannot be claimed. If it still has to run, it runs later without this batch.
+    /// The member cannot be claimed. If the task still has to run, it runs later without this batch.
     Gone,
 }
 
-/// Result of the batch attempt, as far as its worker knows.
+/// End of a batch attempt, before the worker stores any outcome.
 enum Run {
     Over(BatchOutcome<Json>),
     /// The worker is stopping.
@@ -63,8 +63,8 @@ impl BatchEntry {
 }
 
 impl Runner {
-    /// Runs the leader of a batch together with its companions. The returned settlement is for the leader's
-    /// hint. The companions' hints arrive later and have no effect.
+    /// Runs the leader of a batch together with the members. The returned settlement is for the leader's
+    /// hint. The members' hints arrive later and have no effect.
     pub(crate) async fn run_together(
         &self,
         leader: Task,
@@ -95,7 +95,7 @@ impl Runner {
         join(work, set_aside).await.0
     }
 
-    /// Claims the companions and checks if each companion may join the batch.
+    /// Claims the batch members and checks if each member may join the batch.
     async fn fetch(&self, leader: &Task, plan: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
         let fetched = stream::iter(companions)
             .map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, plan));

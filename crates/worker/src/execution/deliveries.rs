@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execution::runner::Runner;
 
-/// Time reserved before the deadline to give back unfinished tasks: longer than one AWS call may take (5 s).
+/// Time reserved at the end of a Lambda call to give back unfinished tasks. One AWS call takes at most 5 s.
 const MARGIN: Duration = Duration::from_secs(6);
-/// Additional time reserved, so that a long attempt times out before tasks are given back. An attempt that is
-/// given back starts again, so a long attempt would never end.
+/// Time reserved in addition to [`MARGIN`], so that a long attempt times out before its task is given back.
+/// Otherwise the attempt would start again each time, and never end.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Runner {
-    /// Runs deliveries in parallel. Returns a settlement for each hint, which says if the message queue may
-    /// delete the hint.
+    /// Runs deliveries in parallel. Returns a settlement for each hint. The settlement says if the message
+    /// queue may delete the hint.
     ///
     /// A panic in one delivery does not affect the other deliveries. Tasks that are unfinished shortly before
     /// `deadline` are given back.

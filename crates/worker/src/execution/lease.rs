@@ -14,7 +14,7 @@ use nobat_core::types::intervals::LEASE;
 use crate::admission::limiter::{Limiter, Permits};
 use crate::handler::context::TaskContext;
 
-/// Interval of lease renewals, a third of the lease, so that two may fail.
+/// Interval of lease renewals: a third of the lease, so that two renewals may fail.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// Delay before a failed renewal is repeated.
 pub(crate) const HEARTBEAT_RETRY: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::ports::{ClaimResult, Clock, Delivery, Hint, Random, Settlement, StoreError};
 use nobat_core::service::backend::{ApplyError, Backend};
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
-use nobat_core::task::event::EVENT_KIND;
+use nobat_core::task::event::{EVENT_KIND, SCHEDULE_KIND, is_internal};
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError, overdue};
 use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::held_reason::HeldReason;
@@ -44,7 +44,7 @@ pub struct Runner {
     pub limiter: Arc<Limiter>,
 }
 
-/// Pause before a claim is repeated. A hint can arrive before a read finds the task.
+/// Pause before a claim is repeated, because a hint can arrive before a read finds the task.
 pub(crate) const RECHECK_DELAY: Duration = Duration::from_millis(200);
 /// Maximum time that the worker waits for a task whose hint is early. Message queues delay hints by whole
 /// seconds, so a hint can be early.
@@ -58,17 +58,17 @@ pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 /// Delay before the next check of a task whose endpoint answered 410. By then, the endpoint is marked as
 /// gone.
 const GONE_RECHECK: Duration = Duration::from_secs(1);
-/// Maximum duration of the admission check. The lease is not renewed before the handler runs.
+/// Maximum duration of the admission check, because the lease is not renewed before the handler runs.
 const ADMISSION: Duration = HEARTBEAT;
-/// Number of consecutive pauses requested by the receiver (`Retry-After`) after which the minimum pause stops
-/// growing, at about one minute.
+/// Maximum number of doublings of the minimum pause of an endpoint that asks for a pause (`Retry-After`)
+/// several times in a row. The minimum pause then is about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
 /// Pause between the first two tries to store an outcome. The pause doubles with each try.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum pause between two tries to store an outcome.
 const MAX_SETTLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Result of an attempt, as far as its worker knows.
+/// End of an attempt, before the worker stores the outcome.
 enum Run {
     /// The handler returned, timed out or was stopped, or this worker has no handler for the task.
     Over(Event),
@@ -229,6 +229,9 @@ impl Runner {
         stop: &CancellationToken,
     ) -> Run {
         let token = task.token;
+        if task.kind == *SCHEDULE_KIND {
+            return Run::Over(Box::pin(self.run_schedule(task, plan, limit, stop)).await);
+        }
         let mut work = match self.handlers.get(&task.kind) {
             _ if task.kind == *EVENT_KIND => Box::pin(self.fan_out(task, context)),
             Some(handler) => handler.run(&task.payload, context),
@@ -242,9 +245,26 @@ impl Runner {
         Box::pin(self.watch(work, task, context, plan, limit, stop)).await
     }
 
+    /// Runs the task of a schedule. It takes far less time than a lease, so that nothing renews the lease.
+    async fn run_schedule(
+        &self,
+        task: &Task,
+        plan: &AttemptPlan,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Event {
+        let granted = task.options.timeout.min(limit);
+        tokio::select! {
+            biased;
+            event = self.tick(task) => event.unwrap_or_else(|failure| self.failure(task, failure, plan)),
+            () = self.clock.sleep(granted) => self.failure(task, Failure::timeout(granted), plan),
+            () = stop.cancelled() => Event::Interrupt { token: task.token },
+        }
+    }
+
     /// Returns true if tasks of this kind can run here.
     pub(crate) fn has_handler(&self, kind: &Name) -> bool {
-        *kind == *EVENT_KIND || self.handlers.get(kind).is_some()
+        is_internal(kind) || self.handlers.get(kind).is_some()
     }
 
     pub(crate) fn lease_keeper(&self) -> LeaseKeeper<'_> {
@@ -306,8 +326,8 @@ impl Runner {
             None => {}
         }
         let retry = match (signal, &plan.pause_scope) {
-            // An endpoint that asks for no pause, or repeatedly for a short pause, is unhealthy. The
-            // endpoint's pause grows each time.
+            // An endpoint that asks for very short pauses in a row would be called too often. So the minimum
+            // pause doubles each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
                 let pause =
                     pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
@@ -337,7 +357,7 @@ impl Runner {
     /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. The wait
     /// doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
-        tracing::warn!(task = %task.id, "this process lacks file handles, ports, memory or look-up slots for a call; the task is held");
+        tracing::warn!(task = %task.id, "this process lacks file handles, ports or memory for a call, or runs too many DNS look-ups; the task is held");
         let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter()).min(HOLD_INTERVAL);
         Event::Hold { token: task.token, reason, until, reserved: Reservations::default() }
     }
@@ -347,7 +367,7 @@ impl Runner {
     }
 
     /// Stores the outcome. If the store is unavailable, retries until `stop` fires: otherwise the finished
-    /// work would be repeated. The lease may expire meanwhile, since the store refuses late outcomes.
+    /// work would be repeated. If the lease expires meanwhile, the store refuses the outcome.
     pub(crate) async fn settle(
         &self,
         name: TaskKey,

@@ -99,7 +99,7 @@ impl TaskContext {
         }
     }
 
-    /// Reports the progress of an internal kind, of any length.
+    /// Reports a progress note of any length. Only for internal kinds.
     pub(crate) fn set_progress(&self, progress: Json) {
         *self.progress.lock() = Some(progress);
         self.progressed.notify_one();

@@ -36,8 +36,8 @@ impl Handlers {
                 "a handler's KIND must have 1 to 64 of the characters A-Z a-z 0-9 . _ -"
             );
             assert!(
-                !matches!(H::KIND.as_bytes(), b"event"),
-                "the kind `event` is reserved for the tasks that fan events out"
+                !matches!(H::KIND.as_bytes(), b"event" | b"schedule"),
+                "the kinds `event` and `schedule` are reserved for tasks that nobat creates"
             );
         };
         if let Ok(kind) = Name::new(H::KIND) {

@@ -24,13 +24,13 @@ pub struct DeadLetters {
     pub random: Arc<dyn Random>,
 }
 
-/// Delays before a new hint is sent, after the first and the second hint of a task in a row ended in the
-/// dead-letter queue. After the third hint, the task fails.
+/// Delays of a task's new hint: the first after one hint, the second after two hints in a row ended in the
+/// dead-letter queue. After a third hint in a row, the task fails.
 const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 impl DeadLetters {
-    /// Handles one hint from the dead-letter queue. `redrives` is the number of earlier hints of the same
-    /// task in a row that ended there. The settlement says if the queue may delete the hint.
+    /// Handles one hint from the dead-letter queue. `redrives` is the number of the task's previous hints
+    /// that ended there in a row. The settlement says if the dead-letter queue may delete the hint.
     pub async fn run(&self, name: &TaskKey, redrives: u32) -> Settlement {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,

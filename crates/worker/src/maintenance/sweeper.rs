@@ -20,7 +20,7 @@ pub struct Sweeper {
     pub random: Arc<dyn Random>,
 }
 
-/// Counts of one pass.
+/// Numbers of tasks that one or several passes of the sweeper handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {
     /// Tasks whose lease expired or whose deadline passed.
@@ -33,9 +33,9 @@ pub struct SweepReport {
     pub failed: usize,
 }
 
-/// Maximum number of tasks in one pass.
+/// Maximum number of tasks that one pass of the sweeper handles.
 const MAX_TASKS: usize = 500;
-/// Number of parallel writes: enough for a store that groups writes, and for a remote store.
+/// Number of parallel writes of a pass: enough for a store that groups writes, and for a remote store.
 const MAX_IN_FLIGHT: usize = 64;
 /// Delay after a task's due time until its hint counts as lost.
 const PATIENCE: Duration = Duration::from_mins(2);

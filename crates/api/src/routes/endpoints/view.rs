@@ -32,7 +32,7 @@ pub(crate) struct EndpointView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub(super) secret: Option<String>,
-    /// Maximum duration of an attempt in seconds, for tasks that set none. `null`: the default of 30.
+    /// Maximum duration of an attempt in seconds, for tasks that set no timeout. `null`: the default of 30.
     #[schema(required)]
     pub(super) timeout: Option<f64>,
     /// Retry policy of tasks that set no retry policy. `null`: the retry policy of the task's queue.

@@ -33,10 +33,10 @@ const ROUTE: &str = "/v1/events";
 /// Maximum number of events in one request.
 const MAX_BATCH: usize = 100;
 
-/// Media type of several events in one request (JSON format, section 4).
+/// Media type of several events in one request (JSON format of CloudEvents, section 4).
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
 
-/// Prefix of the headers with attributes in binary mode.
+/// Prefix of the headers that carry the event's attributes in binary mode.
 const ATTRIBUTE: &str = "ce-";
 
 /// Approximate size of an accepted event in a response, in bytes.
@@ -212,7 +212,7 @@ impl Publication<'_> {
             let value = value.to_str().ok().and_then(decoded).ok_or_else(|| {
                 vec![FieldError::new(
                     format!("/{name}"),
-                    "expected printable ASCII, other text percent-encoded",
+                    "expected printable ASCII; percent-encode all other characters",
                 )]
             })?;
             attributes.push((name.to_owned(), value));
@@ -237,7 +237,7 @@ impl Publication<'_> {
             task.options.fingerprint = id.and_then(|_| self.identity.fingerprint());
             if let Some(max) = max.filter(|max| task.payload.get().len() > max.get() as usize) {
                 let pointer = if events.len() > 1 { format!("/{index}") } else { String::new() };
-                let detail = format!("expected at most {max} bytes, the limit of this tenant");
+                let detail = format!("expected an event of at most {max} bytes, the limit of this tenant");
                 return Err(vec![FieldError::new(pointer, detail)].into());
             }
             Ok(task)
@@ -295,7 +295,7 @@ impl Publication<'_> {
     }
 }
 
-/// Returns the attribute `id` of an event whose producer sent none.
+/// Returns the attribute `id` of an event that a client published without an `id`.
 fn id_text(id: TaskId) -> String {
     id.to_string().trim_start_matches("task_").to_owned()
 }

@@ -41,7 +41,7 @@ pub(crate) async fn of_event(
         .collect();
     let reads = names.into_iter().map(async |name| {
         let found = app.backend.store.get(&task_key(event, &name), now).await?;
-        // An event can have many tasks, each with a copy of the event.
+        // An event can have many tasks, each with a copy of the event, so the copies would fill the memory.
         let without_bodies = |task| Task { payload: Json::null(), result: None, ..task };
         Ok::<_, StoreError>(found.map(|task| (name, without_bodies(task))))
     });

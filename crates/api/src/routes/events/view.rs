@@ -44,7 +44,7 @@ enum EventStatus {
     /// Each subscription that selected the event has a task. There may be no such subscription.
     FannedOut,
     /// At least one subscription that selected the event has no task. `error` says why. A replay of the
-    /// event's own task creates the missing tasks.
+    /// event's task of kind `event` creates the missing tasks.
     Failed,
     /// A client canceled the fan-out.
     Canceled,
@@ -158,7 +158,7 @@ pub(crate) struct AcceptedEvents<'a> {
 }
 
 impl<'a> EventSummary<'a> {
-    /// Returns the summary of the event that this task keeps.
+    /// Returns the summary of the event that this task of kind `event` stores.
     pub(super) fn new(task: &'a Task) -> Self {
         let label = |name| task.options.labels.get(name).map(String::as_str);
         Self {

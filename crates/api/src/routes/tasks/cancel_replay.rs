@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::auth::audit::Action;
 use nobat_core::service::backend::{Applied, ApplyError};
+use nobat_core::task::event::SCHEDULE_KIND;
 use nobat_core::task::lifecycle::{Event, ReplayKey};
 use nobat_core::task::view::TaskView;
 use nobat_core::task::{CancelRequest, State as Standing, Task, TaskKey};
@@ -82,6 +83,9 @@ pub(crate) async fn cancel(
     let name = TaskKey { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
     let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
+    if known.kind == *SCHEDULE_KIND {
+        return Err(Problem::internal_task());
+    }
     let canceled = if is_canceling(&known) && keyed.is_none() {
         Applied::Done(known)
     } else {
@@ -138,6 +142,10 @@ pub(crate) async fn replay(
     let generation =
         generation.map_err(|detail| Problem::from(vec![FieldError::new("/generation", detail)]))?;
     let event = Event::Replay { key, generation: generation.map(NonZeroU32::get) };
-    let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
+    let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
+    if known.kind == *SCHEDULE_KIND {
+        return Err(Problem::internal_task());
+    }
+    let replayed = app.backend.apply_on_record(&name, Some(known), event, entry, keyed, now).await?;
     response::changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }

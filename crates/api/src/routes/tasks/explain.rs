@@ -14,8 +14,8 @@ use nobat_core::policy::decide;
 use nobat_core::policy::explain::ExplanationView;
 use nobat_core::policy::explain::{ExplainInput, LimiterSnapshot, explain};
 use nobat_core::ports::StoreError;
-use nobat_core::task::event::EVENT_KIND;
-use nobat_core::task::{State as Standing, Task, TaskKey};
+use nobat_core::task::event::is_internal;
+use nobat_core::task::{State as Standing, Task, TaskKey, TaskOrigin};
 use nobat_core::types::id::TaskId;
 
 use crate::app::App;
@@ -79,7 +79,11 @@ async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> 
         (queue_config(RecordKind::Queue, &task.queue), queue_config(RecordKind::Kind, &task.kind));
     let subscription = async {
         OptionFuture::from(
-            options.origin.as_ref().map(|origin| config.subscription(tenant, &origin.subscription)),
+            options
+                .origin
+                .as_ref()
+                .and_then(TaskOrigin::subscription)
+                .map(|name| config.subscription(tenant, name)),
         )
         .await
         .transpose()
@@ -93,7 +97,7 @@ async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> 
         limit_key,
         limiters: Vec::new(),
         is_subscription_paused: subscription.flatten().is_some_and(|subscription| subscription.paused),
-        has_handler: task.kind == *EVENT_KIND
+        has_handler: is_internal(&task.kind)
             || !matches!(
                 app.kinds.check(&task.kind, &task.payload, Target::Payload),
                 Err(KindError::UnknownKind(_))

@@ -78,8 +78,8 @@ pub(crate) async fn page(
     response::value(StatusCode::OK, SUMMARY_BYTES * (1 + view.data.len()), &view)
 }
 
-/// Returns the tasks of an event that pass the filters. The ids of these tasks derive from the event, so no
-/// list is needed.
+/// Returns the tasks of an event that pass the filters. Reads each task by its id, which derives from the
+/// event.
 async fn of_event(app: &App, query: &ListQuery, event: EventId, now: Timestamp) -> Result<Page, StoreError> {
     let key = TaskKey { tenant: query.tenant.clone(), id: event.0 };
     let mut tasks = match app.backend.store.get(&key, now).await? {

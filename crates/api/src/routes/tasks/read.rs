@@ -23,7 +23,7 @@ use crate::http::response;
 /// First pause between two reads of a task that a client waits for. The pause doubles after each read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Maximum pause between two reads.
+/// Maximum pause between two reads of a task that a client waits for.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Get a task

@@ -241,7 +241,7 @@ impl<'a> SubmitRequest<'a> {
         if found.len() != count {
             return Err(Problem::new(
                 Code::IdempotencyKeyPartlyExpired,
-                "the retention of some tasks of the batch has ended; to run the batch again, send it with a new key",
+                "the retention of some tasks of the batch has ended; to run the batch again, send it with a new Idempotency-Key",
             ));
         }
         if matches!(self.identity, Identity::Keyed { .. }) {

@@ -30,8 +30,8 @@ pub struct EndpointTest {
     pub name: Name,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// Payload of an `http` task, already checked. If the payload has no body, the tester sends a sample for
-    /// the methods `POST`, `PUT` and `PATCH`.
+    /// Payload of an `http` task, already checked. If the payload has no body, the tester sends a sample body
+    /// for the methods `POST`, `PUT` and `PATCH`.
     pub call: Json,
     /// Id that the call uses instead of a task id.
     pub id: TaskId,
@@ -92,8 +92,8 @@ pub struct TestResponse {
     /// Binary body in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// True if the end of the body is missing, because it is longer than 64 KiB or its compression is
-    /// damaged.
+    /// True if the end of the body is missing, because the body is longer than 64 KiB or the compression of
+    /// the body is damaged.
     pub truncated: bool,
 }
 

@@ -104,7 +104,8 @@ pub struct BatchSubmission {
     pub per_item_results: Option<bool>,
 }
 
-/// Maximum and default number of tasks in one request. One submission can contain the same number of tasks.
+/// Maximum and default of [`BatchSubmission::max_items`]. One submission can contain the same number of
+/// tasks.
 const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 /// Default of [`BatchSubmission::max_wait`].
 const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -162,7 +163,7 @@ impl EndpointSubmission {
         if self.url.contains(['?', '#']) {
             wrong.add(
                 "/url",
-                "the URL has a query or a fragment, but nobat appends paths to it; send a URL without them",
+                "expected a URL without query and fragment, because nobat appends paths to this URL",
             );
         }
         let url = wrong.url(&self.url);

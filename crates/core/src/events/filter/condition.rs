@@ -57,7 +57,7 @@ pub(super) struct Limit {
 impl Condition {
     /// Returns true if the condition holds for the value of a field, or for an element of an array. `None`
     /// stands for an absent field. [`Condition::Exists`] depends on several values, so this function returns
-    /// false for it.
+    /// false for such a condition.
     pub(super) fn holds(&self, value: Option<&Value>, budget: &Budget) -> Result<bool, TooManyValues> {
         budget.spend(value.and_then(Value::as_str).map_or(0, str::len))?;
         Ok(match (self, value) {

@@ -17,7 +17,7 @@ const OR: &str = "$or";
 /// Attributes of every event (CloudEvents 1.0, "Required attributes").
 const REQUIRED: [&str; 4] = ["id", "source", "specversion", "type"];
 
-/// Other attributes that are strings if present.
+/// Optional attributes whose value is always a string.
 const TEXTS: [&str; 4] = ["subject", "time", "datacontenttype", "dataschema"];
 
 /// Maximum depth of objects in a filter.
@@ -208,7 +208,7 @@ impl Reader<'_> {
                 }
                 '\\' => match characters.next() {
                     Some(escaped @ ('*' | '\\')) => escaped,
-                    _ => return self.refuse(pointer, "expected `\\*` or `\\\\` after a backslash"),
+                    _ => return self.refuse(pointer, "expected `*` or a second backslash after a backslash"),
                 },
                 plain => plain,
             };

@@ -31,7 +31,7 @@ pub struct ExplanationView<'a> {
     /// Object that holds the task. `null` if no object with a name holds it.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub blocked_by: Option<BlockedByView>,
-    /// Number of attempts so far that count against the retry policy, including one that is running.
+    /// Number of attempts so far that count against the retry policy, including a running attempt.
     pub attempt: u32,
     /// Number of attempts that the retry policy allows. A task with an endpoint and without a retry policy of
     /// its own uses the current policy of the endpoint, or else of the queue.
@@ -48,7 +48,7 @@ pub struct ExplanationView<'a> {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
 pub struct BlockedByView {
-    /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue` or `tenant`.
+    /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue`, `subscription` or `tenant`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub r#type: &'static str,
     /// Name of the object.
