@@ -65,7 +65,7 @@ impl ListTurns {
         }
     }
 
-    /// Returns the number and the limits of the waiting list requests.
+    /// Returns how many requests for lists wait, and the limits on this number.
     pub(crate) fn load(&self) -> QueueLoad {
         let (length, refused) = (self.waiting.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         QueueLoad { name: "list", length, limit: MAX_WAITING, tenant_limit: MAX_OF_TENANT, refused }

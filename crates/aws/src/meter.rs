@@ -25,7 +25,7 @@ pub use crate::meter::capacity::Units;
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Mutex<Reading>>);
 
-/// Counts by operation.
+/// Usage of each operation, by the name of the operation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Operations of `DynamoDB`, such as `PutItem`.

@@ -189,7 +189,7 @@ impl Table {
         if item::sweep_at(item).is_some_and(|mark| mark > latest)
             && let Err(error) = self.postpone(task, latest).await
         {
-            tracing::warn!(task = %task.id, %error, "an earlier sweep time of a running task was not written; if the worker dies, the task is retried late");
+            tracing::warn!(task = %task.id, %error, "the sweep time of a running task could not be set to an earlier time; if the worker dies, the task is retried late");
         }
     }
 

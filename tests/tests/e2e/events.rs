@@ -1,9 +1,16 @@
 //! Events and subscriptions.
 
-use nobat_tests::harness::exchange::Answer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nobat_tests::harness::exchange::{Answer, exchange};
 use nobat_tests::harness::receiver::Reply;
 use nobat_tests::harness::{World, path};
+use nobat_tests::size::size;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 const EVENTS: &str = "/v1/events";
 
@@ -312,6 +319,74 @@ async fn removed_endpoint_fails_the_fan_out_until_it_is_back() {
     world.receiver.wait_for("/gone", 1).await;
     assert_eq!(world.receiver.received("/stock").len(), 1);
     finish(world).await;
+}
+
+/// Publishes an event until it is accepted, also by a program that was started again on another port.
+async fn publish_until_accepted(mut address: watch::Receiver<SocketAddr>, number: usize) {
+    let body =
+        json!({"type": "order.created", "source": "/shop", "id": number.to_string(), "data": {"n": number}});
+    loop {
+        let current = *address.borrow_and_update();
+        match exchange(current, "POST", EVENTS, &[], &body.to_string()).await {
+            Ok(answer) if answer.status == 202 => return,
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Clients publish while the program is killed again and again. Each event gets exactly one task for each
+/// subscription.
+#[tokio::test]
+async fn events_and_their_tasks_survive_kills() {
+    const CLIENTS: usize = 8;
+    let (events, kills) = (size(400, 100_000), size(5, 50));
+    let mut world = World::start().await;
+    for name in ["a", "b", "c"] {
+        let subscription = json!({"topic": "order.*", "task": {"kind": "noop"}});
+        assert_eq!(world.ask("PUT", &format!("/v1/subscriptions/{name}"), &subscription).await.status, 201);
+    }
+    let (sender, address) = watch::channel(world.address());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (address, accepted) = (address.clone(), Arc::clone(&accepted));
+            tokio::spawn(async move {
+                for number in (client..events).step_by(CLIENTS) {
+                    publish_until_accepted(address.clone(), number).await;
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for kill in 1..=kills {
+        while accepted.load(Ordering::Relaxed) < events * kill / (kills + 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        world.kill().await;
+        world.go_on().await;
+        sender.send(world.address()).unwrap();
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    // Tasks that ran during a kill start again when their leases have expired.
+    for status in ["running", "queued", "retrying", "held", "scheduled", "running", "queued"] {
+        let path = format!("/v1/tasks?status={status}&limit=1");
+        while world.get(&path).await.json()["data"][0].is_object() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    world.stop().await;
+    let file = world.file();
+    let count =
+        |sql: &str| usize::try_from(file.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()).unwrap();
+    assert_eq!(count("SELECT count(*) FROM tasks WHERE kind = 'event'"), events);
+    assert_eq!(count("SELECT count(*) FROM tasks WHERE ended_at IS NULL OR error IS NOT NULL"), 0);
+    let complete =
+        "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE kind = 'noop' GROUP BY options ->> 'event'
+        HAVING count(*) = 3 AND count(DISTINCT options ->> 'subscription') = 3)";
+    assert_eq!(count(complete), events);
+    assert_eq!(count("SELECT count(*) FROM tasks WHERE kind = 'noop'"), 3 * events);
 }
 
 #[tokio::test]

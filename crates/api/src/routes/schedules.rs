@@ -45,13 +45,14 @@ const SCHEDULE_BYTES: usize = 900;
 /// Maximum size of a schedule's record, in bytes.
 const MAX_RECORD: usize = 32 * 1024;
 
-/// Route, as a part of the idempotency key.
+/// Route, as a part of the stored idempotency key. The same key on another route counts as another key.
 const RUN: &str = "/v1/schedules/{name}/run";
 
-/// Advice on how to repeat a pause or a resumption.
-const STATE_INSTEAD: &str = "a repeated request changes nothing more: send it without the header";
+/// Error text for a pause or a resumption with an `Idempotency-Key`.
+const STATE_INSTEAD: &str =
+    "send the request without the header Idempotency-Key; a repeated request has no further effect";
 
-/// Options of a request that has none yet.
+/// Options of a request: none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -59,7 +60,7 @@ struct Nothing {}
 /// Create or replace a schedule
 ///
 /// Replaces the whole configuration. Omitted fields reset to their defaults, except `paused`, which keeps its
-/// value. If the planned times change, only those after the response count.
+/// value. If the planned times change, only planned times after the response create tasks.
 #[utoipa::path(
     put,
     path = "/v1/schedules/{name}",
@@ -97,7 +98,7 @@ pub(crate) async fn put(
             id: TaskId::new(now, 0),
             fingerprint: None,
             submitted_by: None,
-            max_payload: None,
+            max_payload: caller.settings.max_payload_bytes,
             max_timeout: app.max_timeout,
             kinds: &*app.kinds,
             endpoint: endpoint.as_deref(),
@@ -171,7 +172,7 @@ pub(crate) async fn page(
 
 /// Remove a schedule
 ///
-/// It creates no task after the response. Its tasks stay.
+/// The schedule creates no task after the response. The tasks that it has created stay.
 #[utoipa::path(
     delete,
     path = "/v1/schedules/{name}",
@@ -206,7 +207,7 @@ pub(crate) async fn remove(
 
 /// Pause a schedule
 ///
-/// It creates no task until it is resumed.
+/// A paused schedule creates no task until a client resumes it.
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/pause",
@@ -227,7 +228,8 @@ pub(crate) async fn pause(
 
 /// Resume a schedule
 ///
-/// It creates tasks for the planned times after the response. Those during the pause count as `paused`.
+/// The schedule creates tasks for the planned times after the response. The planned times during the pause
+/// create no tasks.
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/resume",
@@ -248,7 +250,7 @@ pub(crate) async fn resume(
 
 /// Run a schedule now
 ///
-/// Creates a task of the schedule at once, also if the schedule is paused. Its planned times do not change.
+/// Creates a task of the schedule at once, also if the schedule is paused. The planned times do not change.
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/run",
@@ -280,34 +282,44 @@ pub(crate) async fn run(
         let Nothing {} = read_object(body)?;
     }
     let now = app.clock.now();
+    let id = identity.id(&caller.tenant, 0, now);
+    let fingerprint = identity.fingerprint();
+    let repeated = |stored: &Task| {
+        if stored.options.fingerprint != fingerprint {
+            return Err(Problem::key_reused());
+        }
+        let mut response = response::task(StatusCode::ACCEPTED, stored, &caller, now)?;
+        response::mark_replayed(&mut response);
+        Ok(response)
+    };
+    if fingerprint.is_some() {
+        // A repeated request gets its task, also if the schedule has changed since.
+        let key = TaskKey { tenant: caller.tenant.clone(), id };
+        if let Some(stored) = app.backend.store.get(&key, now).await? {
+            return repeated(&stored);
+        }
+    }
     let found = app.backend.config.schedule(&caller.tenant, &name).await?;
     let schedule = found.ok_or_else(Problem::schedule_not_found)?;
-    let id = identity.id(&caller.tenant, 0, now);
     let made =
         schedules(&app, now).task(&caller.tenant, &name, &schedule, Start { id, planned_at: None }).await?;
     let mut task = made.map_err(|errors| {
         Problem::from(errors.into_iter().map(|error| error.under("/task")).collect::<Vec<FieldError>>())
     })?;
-    task.options.fingerprint = identity.fingerprint();
-    task.options.submitted_by = caller.key();
-    let stored = match app.backend.store.get(&task.key(), now).await? {
-        Some(stored) => InsertResult::Existing(vec![stored]),
-        None if !may_wait(&app, &caller, 1, now).await? => return Err(quota_exceeded(&app)),
-        None => app.backend.accept(vec![task.clone()], now).await?,
-    };
-    let (tasks, is_new) = match stored {
-        InsertResult::Created(tasks) => (tasks, true),
-        InsertResult::Existing(tasks) => (tasks, false),
-    };
-    let stored = tasks.first().ok_or_else(|| Problem::internal("the store returned no task"))?;
-    if stored.options.fingerprint != task.options.fingerprint {
-        return Err(Problem::key_reused());
+    (task.options.fingerprint, task.options.submitted_by) = (fingerprint, caller.key());
+    if !may_wait(&app, &caller, 1, now).await? {
+        return Err(quota_exceeded(&app));
     }
-    let mut response = response::task(StatusCode::ACCEPTED, stored, &caller, now)?;
-    if !is_new && task.options.fingerprint.is_some() {
-        response::mark_replayed(&mut response);
+    match app.backend.accept(vec![task], now).await? {
+        InsertResult::Created(tasks) => {
+            let task = tasks.first().ok_or_else(|| Problem::internal("the store returned no task"))?;
+            response::task(StatusCode::ACCEPTED, task, &caller, now)
+        }
+        InsertResult::Existing(tasks) => {
+            let task = tasks.first().ok_or_else(|| Problem::internal("the store returned no task"))?;
+            repeated(task)
+        }
     }
-    Ok(response)
 }
 
 async fn set_paused(
@@ -319,6 +331,11 @@ async fn set_paused(
 ) -> Result<Response, Problem> {
     refuse_key(request.headers(), STATE_INSTEAD)?;
     let Nothing {} = options_without_key(app, &caller.tenant, request, STATE_INSTEAD).await?;
+    let found = app.backend.config.schedule(&caller.tenant, &name).await?;
+    let known = found.ok_or_else(Problem::schedule_not_found)?;
+    if known.paused == paused {
+        return shown(app, caller, StatusCode::OK, name, &known).await;
+    }
     let (_, name, schedule) = change(app, caller, name, |current, now| {
         let (current, mut state) = current.ok_or_else(Problem::schedule_not_found)?;
         if current.paused && !paused {
@@ -365,8 +382,8 @@ async fn change(
     Ok((current.is_none(), name, schedule))
 }
 
-/// Ends the task of a version of a schedule that is no longer current. If that fails, the task ends by itself
-/// at its next planned time.
+/// Ends the task that ran an earlier version of a schedule. If the write fails, this task ends by itself at
+/// the next planned time.
 async fn end(app: &App, key: &TaskKey, now: Timestamp) {
     let _ = app.backend.apply(key, None, Event::Cancel, now).await;
 }
@@ -392,7 +409,8 @@ async fn shown(
         Ok::<_, StoreError>(DecisionView::new(decision, task.map(|task| task.status(now))))
     });
     let decisions = try_join_all(decisions).await?;
-    response::value(status, SCHEDULE_BYTES, &ScheduleView::new(name, schedule, decisions, now))
+    let schedule = Schedule { state, ..schedule.clone() };
+    response::value(status, SCHEDULE_BYTES, &ScheduleView::new(name, &schedule, decisions, now))
 }
 
 fn schedules(app: &App, now: Timestamp) -> Schedules<'_> {
@@ -401,6 +419,7 @@ fn schedules(app: &App, now: Timestamp) -> Schedules<'_> {
         config_cache: app.config_cache(),
         kinds: &*app.kinds,
         max_timeout: app.max_timeout,
+        clock: &*app.clock,
         now,
     }
 }

@@ -15,17 +15,18 @@ use crate::types::unreadable::Unreadable;
 /// Schedule of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// Planned times, and rules for them.
+    /// Rule that gives the planned times, and rules for overlapping and missed planned times.
     pub rules: Rules,
     /// Maximum delay of a task after its planned time. Each planned time has its own delay.
     pub jitter: Duration,
     /// Template of the task, as the client sent it.
     pub task: Json,
-    /// True if paused: it creates no tasks.
+    /// True if paused: a paused schedule creates no tasks.
     pub paused: bool,
-    /// State at the time of the last write of the record. The task of the schedule continues from it.
+    /// State at the time of the last write of the record. The task that runs the schedule starts with this
+    /// state.
     pub state: ScheduleState,
-    /// Random number that tells the schedule apart from a removed one with the same name.
+    /// Random number. A schedule that was removed and created again under the same name gets a new number.
     pub incarnation: u64,
     /// Time of creation.
     pub created_at: Timestamp,
@@ -33,7 +34,7 @@ pub struct Schedule {
     pub version: u64,
 }
 
-/// Stored form of a [`Schedule`]. The version is stored beside it.
+/// Stored form of a [`Schedule`]. The record stores the version separately.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,8 +115,8 @@ impl Schedule {
         })
     }
 
-    /// Returns the delay of the task of a planned time: a number from 0 to the jitter, always the same for
-    /// this schedule and time.
+    /// Returns the delay of the task of a planned time, from 0 to the jitter. The same name and planned time
+    /// always give the same delay.
     pub fn delay(&self, name: &Name, planned_at: Timestamp) -> Duration {
         let max = millis(self.jitter);
         if max == 0 {

@@ -77,7 +77,7 @@ impl Filter {
     /// Returns true if the event matches.
     ///
     /// # Errors
-    /// Fails after [`MAX_STEPS`] comparisons.
+    /// Fails if the event has too many values for the filter.
     pub fn matches(&self, event: &Value) -> Result<bool, TooManyValues> {
         let budget = Budget(Cell::new(MAX_STEPS));
         self.0.match_any(&[event], &budget)

@@ -5,6 +5,7 @@ use crate::config::endpoint::{Endpoint, EndpointStatus};
 use crate::config::queue::QueueConfig;
 use crate::config::task_config::TaskConfig;
 use crate::limits::{LimitScope, Limits};
+use crate::task::event::is_internal;
 use crate::task::retry::RetryPolicy;
 use crate::task::{Task, TaskOrigin};
 use crate::types::held_reason::HeldReason;
@@ -110,7 +111,10 @@ fn limiters(
     endpoint
         .into_iter()
         .chain(limit_key)
-        .chain(others.into_iter().filter(|(_, limits)| !limits.is_none()))
+        .chain(others.into_iter().filter(|(scope, limits)| {
+            // Otherwise, one long task of a tenant could stop its schedules.
+            !limits.is_none() && (*scope != LimitScope::Tenant || !is_internal(&task.kind))
+        }))
         .collect()
 }
 

@@ -16,17 +16,18 @@ use crate::types::time::Timestamp;
 pub enum Timing {
     /// Cron expression in a time zone.
     Cron(CronTiming),
-    /// Multiples of this time since the Unix epoch.
+    /// Multiples of this duration, counted from the Unix epoch.
     Every(Duration),
-    /// These times, sorted.
+    /// List of planned times, sorted.
     At(Vec<Timestamp>),
 }
 
 /// Cron expression in a time zone.
 ///
-/// A fixed time of day that falls into the gap of a clock change runs at the first time after the gap. One
-/// that occurs twice runs the first time. An expression with `*` or a step in its hours, minutes or seconds
-/// follows the clock: it skips the gap, and runs in both hours.
+/// A clock change leaves out an hour or repeats an hour. A fixed time of day in the hour that is left out
+/// gives the first time after that hour. A fixed time of day in the repeated hour gives only the first of the
+/// two times. An expression with `*` or a step in its hours, minutes or seconds follows the clock: such an
+/// expression gives no time in the hour that is left out, and each time of the repeated hour twice.
 #[derive(Clone, Debug)]
 pub struct CronTiming {
     cron: Box<Cron>,
@@ -67,20 +68,21 @@ impl fmt::Display for Zone {
 const MAX_EXPRESSION: usize = 256;
 
 impl CronTiming {
-    /// Reads an expression of five fields (minute, hour, day of month, month, day of week), of six with
-    /// seconds in front, or a word such as `@daily`. `L` is the last day of the month. Returns the expected
-    /// format as the error.
+    /// Reads a cron expression: five fields (minute, hour, day of month, month, day of week), six fields with
+    /// the seconds first, or a word such as `@daily`. `L` is the last day of the month. If the expression is
+    /// not valid, the error is a text that describes the expected format.
     pub fn new(expression: &str, zone: Zone) -> Result<Self, String> {
         const EXPECTED: &str = "expected a cron expression: five fields such as `5 * * * *`, six with seconds, or a word such as `@daily`";
         if expression.len() > MAX_EXPRESSION || !expression.is_ascii() {
             return Err(EXPECTED.to_owned());
         }
+        let fields: Vec<&str> = expression.split_whitespace().collect();
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(expression).map_err(|error| format!("{EXPECTED}; {error}"))?;
-        Ok(Self { cron: Box::new(cron), expression: expression.to_owned(), zone })
+        Ok(Self { cron: Box::new(cron), expression: fields.join(" "), zone })
     }
 
-    /// Returns the expression, as it was sent.
+    /// Returns the expression, as the client sent it.
     pub fn expression(&self) -> &str {
         &self.expression
     }
@@ -114,7 +116,13 @@ impl PartialEq for Timing {
 }
 
 impl Timing {
-    /// Returns the first planned time after `after`. `None` if there is no other.
+    /// Returns true if a schedule keeps its state when this rule is replaced by `other`: the rules are equal, or
+    /// both are lists of times.
+    pub fn continues_as(&self, other: &Self) -> bool {
+        self == other || matches!((self, other), (Self::At(_), Self::At(_)))
+    }
+
+    /// Returns the first planned time after `after`. `None` if there is no later planned time.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Cron(cron) => {
@@ -130,7 +138,7 @@ impl Timing {
         }
     }
 
-    /// Returns the last planned time at or before `until`. `None` if there is none.
+    /// Returns the last planned time at or before `until`. `None` if there is no such planned time.
     pub fn last_until(&self, until: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Cron(cron) => {

@@ -1,11 +1,12 @@
 //! Runs schedules: creates the tasks of planned times.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::kind::KindRegistry;
+use crate::config::kind::{KindError, KindRegistry, Target};
 use crate::config::schedule::Schedule;
 use crate::json::Json;
-use crate::ports::StoreError;
+use crate::ports::{Clock, StoreError};
 use crate::schedules::advance::Overlap;
 use crate::schedules::advance::{Advance, DecisionOutcome, ScheduleState, advance};
 use crate::service::backend::Backend;
@@ -29,32 +30,60 @@ pub struct Schedules<'a> {
     pub kinds: &'a dyn KindRegistry,
     /// Maximum timeout of an attempt.
     pub max_timeout: Duration,
+    /// Clock and timer.
+    pub clock: &'a dyn Clock,
     /// Current time.
     pub now: Timestamp,
+}
+
+/// Number of times that [`Schedules::state`] waits for a worker that decides just now, and the pause before
+/// each.
+const MAX_CHECKS: usize = 20;
+const CHECK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Registry that also accepts kinds that this worker does not run. The server checked the kind. A task of such
+/// a kind is held until a worker runs it.
+struct AnyKind<'a>(&'a dyn KindRegistry);
+
+impl KindRegistry for AnyKind<'_> {
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError> {
+        match self.0.check(kind, payload, aim) {
+            Err(KindError::UnknownKind(_)) => Ok(()),
+            checked => checked,
+        }
+    }
+
+    fn check_authority(&self, pem: &str) -> Result<(), String> {
+        self.0.check_authority(pem)
+    }
 }
 
 /// Result of [`Schedules::tick`].
 #[derive(Debug)]
 pub enum Tick {
-    /// The schedule continues at this time, with this state as its progress.
+    /// The task that runs the schedule starts again at this time. The JSON is the state of the schedule. The
+    /// task stores this state as its progress.
     Continue(Timestamp, Json),
-    /// The schedule was removed, paused or replaced, or has no other planned time.
+    /// The schedule was removed, paused or replaced, or has no later planned time. The JSON is the result of
+    /// the task that runs the schedule.
     End(Json),
 }
 
-/// Task of one planned time, or of a start by hand.
+/// Task to create: for a planned time, or for a client's request to run the schedule now.
 #[derive(Clone, Copy)]
 pub struct Start {
     /// Id of the task.
     pub id: TaskId,
-    /// Planned time. `None` for a start by hand.
+    /// Planned time. `None` for a client's request to run the schedule now.
     pub planned_at: Option<Timestamp>,
 }
 
-/// Reads the state that the task of a schedule stored last. `None` if it has stored none.
-pub fn stored_state(task: &Task) -> Option<ScheduleState> {
-    let stored = task.progress.as_ref().or(task.result.as_ref())?;
-    stored.parse().ok()
+/// Reads the state of a schedule from the task that runs the schedule. `None` if the task has stored no
+/// state.
+pub fn stored_state(task: &Task) -> Result<Option<ScheduleState>, StoreError> {
+    let stored = task.progress.as_ref().or(task.result.as_ref());
+    let read = |stored: &Json| stored.parse().map_err(|error| StoreError::Corrupt(error.to_string()));
+    stored.filter(|stored| stored.get() != "null").map(read).transpose()
 }
 
 /// Returns the key of the task that runs the current version of a schedule.
@@ -64,20 +93,37 @@ pub fn task_key(tenant: &Tenant, name: &Name, schedule: &Schedule) -> TaskKey {
 }
 
 impl Schedules<'_> {
-    /// Returns the current state of a schedule: that of its task, or else that of its record.
+    /// Returns the current state of a schedule. The task that runs the schedule stores this state. If the
+    /// task has stored no state yet, returns the state in the schedule's record.
     pub async fn state(
         &self,
         tenant: &Tenant,
         name: &Name,
         schedule: &Schedule,
     ) -> Result<ScheduleState, StoreError> {
-        let task = self.backend.store.get(&task_key(tenant, name, schedule), self.now).await?;
-        Ok(task.as_ref().and_then(stored_state).unwrap_or_else(|| schedule.state.clone()))
+        let key = task_key(tenant, name, schedule);
+        let mut task = self.backend.store.get(&key, self.now).await?;
+        for _ in 0..MAX_CHECKS {
+            // A worker decides just now. The state after that decision counts.
+            if !task.as_ref().is_some_and(|task| matches!(task.state, State::Running(_))) {
+                break;
+            }
+            self.clock.sleep(CHECK_PAUSE).await;
+            task = self.backend.store.get(&key, self.now).await?;
+        }
+        match &task {
+            Some(task) => Ok(stored_state(task)?.unwrap_or_else(|| schedule.state.clone())),
+            None if schedule.paused => Ok(schedule.state.clone()),
+            // The task ended longer ago than the retention. Its decisions are not known any more.
+            None => Ok(ScheduleState { through: self.now, looked_at: self.now, ..schedule.state.clone() }),
+        }
     }
 
-    /// Decides about the planned times until now, and creates their tasks.
+    /// Decides about the planned times until now, and creates the tasks. `task` is the task that runs the
+    /// schedule.
     ///
-    /// The ids derive from the schedule and the planned time, so a repetition creates no second task.
+    /// The id of a created task derives from the schedule and the planned time, so a repeated call creates no
+    /// second task for a planned time.
     pub async fn tick(&self, task: &Task) -> Result<Tick, StoreError> {
         let corrupt = |error: crate::json::decode::ReadError| StoreError::Corrupt(error.to_string());
         let SchedulePayload { schedule: name, version } = task.payload.parse().map_err(corrupt)?;
@@ -86,7 +132,7 @@ impl Schedules<'_> {
         let Some(schedule) = found.filter(|schedule| schedule.version == version && !schedule.paused) else {
             return Ok(Tick::End(task.progress.clone().unwrap_or_else(Json::null)));
         };
-        let state = stored_state(task).unwrap_or_else(|| schedule.state.clone());
+        let state = stored_state(task)?.unwrap_or_else(|| schedule.state.clone());
         let is_last_running = match (schedule.rules.overlap, state.last_task) {
             (Overlap::Allow, _) | (_, None) => false,
             (_, Some(id)) => {
@@ -123,7 +169,7 @@ impl Schedules<'_> {
         })
     }
 
-    /// Returns a task of the schedule, or everything that is wrong with its template.
+    /// Returns a task that the schedule creates, or all errors in the schedule's template.
     pub async fn task(
         &self,
         tenant: &Tenant,
@@ -135,7 +181,11 @@ impl Schedules<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let (endpoint, task_config) = self.config_cache.for_submission(tenant, &submission).await?;
+        let (mut endpoint, task_config) = self.config_cache.for_submission(tenant, &submission).await?;
+        if let (None, Some(Ok(name))) = (&endpoint, submission.endpoint.as_deref().map(Name::new)) {
+            // The cache may not know a new endpoint.
+            endpoint = self.backend.config.endpoint(tenant, &name).await?.map(Arc::new);
+        }
         let context = SubmissionContext {
             tenant,
             id,
@@ -143,7 +193,7 @@ impl Schedules<'_> {
             submitted_by: None,
             max_payload: None,
             max_timeout: self.max_timeout,
-            kinds: self.kinds,
+            kinds: &AnyKind(self.kinds),
             endpoint: endpoint.as_deref(),
             queue: task_config.as_ref().map(|task_config| &task_config.queue),
             hops: 0,
@@ -158,7 +208,8 @@ impl Schedules<'_> {
         }))
     }
 
-    /// Returns the task that runs this version of the schedule, if it has planned times.
+    /// Returns the task that runs this version of the schedule. `None` if the schedule is paused or has no
+    /// later planned time.
     pub fn runner(&self, tenant: &Tenant, name: &Name, schedule: &Schedule) -> Option<Task> {
         schedule_task(tenant, name, schedule, self.now)
     }

@@ -23,30 +23,32 @@ use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 
-/// Schedule: creates a task at each planned time. Exactly one of `cron`, `every` and `at` is required. It
-/// replaces the whole configuration: omitted fields reset to their defaults, except `paused`, which keeps its
-/// value.
+/// Schedule: creates a task at each planned time. Exactly one of `cron`, `every` and `at` is required. The
+/// request replaces the whole configuration: omitted fields reset to their defaults, except `paused`, which
+/// keeps its value.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScheduleSubmission {
-    /// Cron expression: minute, hour, day of month, month and day of week, with seconds in front if there are
-    /// six fields. `L` is the last day of the month. Words such as `@daily` are allowed.
+    /// Cron expression: minute, hour, day of month, month and day of week. If there are six fields, the first
+    /// field is the seconds. `L` is the last day of the month. Words such as `@daily` are allowed.
     #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub cron: Option<String>,
     /// Time zone of `cron`, by its name in the IANA database. Default `UTC`.
     pub timezone: Option<String>,
-    /// Seconds between two planned times, which are multiples of it since 1970-01-01T00:00:00Z. At least 1.
+    /// Seconds between two planned times. The planned times are multiples of this number of seconds, counted
+    /// from 1970-01-01T00:00:00Z. At least 1.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31_622_400))]
     pub every: Option<f64>,
     /// Planned times: 1 to 100.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100))]
     pub at: Option<Vec<Timestamp>>,
-    /// Rule for a planned time at which the task of an earlier one has not ended. Default `skip`.
+    /// Rule for a planned time at which the task of an earlier planned time has not ended. Default `skip`.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Overlap>, required = false))]
     pub overlap: Option<Overlap>,
-    /// Rule for planned times that passed while no worker ran: those more than a minute ago. Default `once`.
+    /// Rule for planned times that passed while no worker ran. A planned time counts as missed if no worker
+    /// checks it within five minutes. Default `once`.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Missed>, required = false))]
     pub missed: Option<Missed>,
@@ -56,8 +58,8 @@ pub struct ScheduleSubmission {
     /// Task to create. `run_at` and `expires_at` are not allowed.
     #[cfg_attr(feature = "openapi", schema(value_type = Submission))]
     pub task: Box<RawValue>,
-    /// True to pause the schedule: it creates no tasks. False to resume it. If omitted, the value does not
-    /// change.
+    /// True to pause the schedule: a paused schedule creates no tasks. False to resume the schedule. If
+    /// omitted, the value does not change.
     pub paused: Option<bool>,
 }
 
@@ -67,8 +69,8 @@ const EVERY: Bounds = Bounds::times(Duration::from_secs(1), MAX_SCHEDULE_AHEAD);
 const JITTER: Bounds = Bounds::delay(Duration::from_hours(24));
 
 impl ScheduleSubmission {
-    /// Returns the template, if it can be read. Its endpoint and queue must be known before
-    /// [`ScheduleSubmission::into_schedule`].
+    /// Returns the template of the task, or the errors in the template. The caller needs the endpoint and the
+    /// queue that the template names for the context of [`ScheduleSubmission::into_schedule`].
     pub fn template(&self) -> Result<Submission, Vec<FieldError>> {
         let template = Json::from_outside(&self.task)
             .map_err(|error| vec![FieldError::new("/task", error.to_string())])?;
@@ -76,8 +78,8 @@ impl ScheduleSubmission {
             .map_err(|errors| errors.into_iter().map(|error| error.under("/task")).collect())
     }
 
-    /// Returns the schedule, or all errors in the request. `random` is a random number for a new schedule. `state` is the state of the stored schedule of this
-    /// name.
+    /// Returns the schedule, or all errors in the request. `current` is the stored schedule of this name with
+    /// its state. `random` is a random number for a new schedule.
     pub fn into_schedule(
         self,
         current: Option<(&Schedule, ScheduleState)>,
@@ -108,29 +110,33 @@ impl ScheduleSubmission {
         };
         let was_paused = current.as_ref().is_some_and(|(current, _)| current.paused);
         let paused = self.paused.unwrap_or(was_paused);
-        let is_same = current.as_ref().is_some_and(|(current, _)| current.rules.timing == rules.timing);
         let (incarnation, created_at, version) = current.as_ref().map_or((random, now, 0), |(current, _)| {
             (current.incarnation, current.created_at, current.version)
         });
-        let mut state = current.map_or_else(|| ScheduleState::new(now), |(_, state)| state);
-        if was_paused {
-            state.resume(&rules.timing, now);
-        } else if !is_same {
-            // The planned times of the new rule count from now on.
-            state.through = now;
-        }
+        let state = match current {
+            None => ScheduleState::new(now),
+            Some((before, mut state)) => {
+                if was_paused && !paused {
+                    state.resume(&before.rules.timing, now);
+                } else if !was_paused && !before.rules.timing.continues_as(&rules.timing) {
+                    // The planned times of the new rule count from now on.
+                    (state.through, state.missed) = (now, None);
+                }
+                state
+            }
+        };
         let jitter = jitter.unwrap_or_default();
         Ok(Schedule { rules, jitter, task, paused, state, incarnation, created_at, version: version + 1 })
     }
 }
 
 impl ScheduleState {
-    /// Ends a pause: no planned time until `now` creates a task.
+    /// Ends a pause. Planned times up to `now` create no tasks.
     pub fn resume(&mut self, timing: &Timing, now: Timestamp) {
         if let Some(last) = timing.last_until(now).filter(|last| *last > self.through) {
             self.record(last, DecisionOutcome::Paused);
         }
-        (self.through, self.looked_at) = (self.through.max(now), now);
+        (self.through, self.looked_at, self.missed) = (now, now, None);
     }
 }
 
@@ -144,7 +150,7 @@ impl ValidationErrors {
         now: Timestamp,
     ) -> Option<Timing> {
         if timezone.is_some() && cron.is_none() {
-            self.add("/timezone", "expected together with `cron` only; omit it");
+            self.add("/timezone", "expected only together with `cron`; omit `timezone`");
         }
         let timing = match (cron, every, at) {
             (Some(expression), None, None) => {
@@ -179,14 +185,16 @@ impl ValidationErrors {
     }
 }
 
-/// Reads the template of a task that has no event.
+/// Reads the template of a schedule. Such a template has no placeholders, unlike the template of a
+/// subscription.
 pub fn read_template(template: &Json) -> Result<Submission, Vec<FieldError>> {
     let submission: Submission =
         read_object(template.get().as_bytes()).map_err(|error| vec![FieldError::from(error)])?;
     let fixed = [("/run_at", submission.run_at.is_some()), ("/expires_at", submission.expires_at.is_some())];
     match fixed.into_iter().find(|(_, is_set)| *is_set) {
         Some((pointer, _)) => {
-            let detail = "a fixed time suits one task only; omit it, or send `delay` for a later start";
+            let detail =
+                "a schedule creates many tasks; omit this fixed time, or send `delay` for a later start";
             Err(vec![FieldError::new(pointer, detail)])
         }
         None => Ok(submission),
@@ -198,11 +206,12 @@ pub fn read_template(template: &Json) -> Result<Submission, Vec<FieldError>> {
 pub struct SchedulePayload {
     /// Name of the schedule.
     pub schedule: Name,
-    /// Version of its record.
+    /// Version of the schedule's record.
     pub version: u64,
 }
 
-/// Retries of the task of a schedule: without end in practice, because the schedule needs it.
+/// Retry policy of the task that runs a schedule. The retries never end in practice, because the schedule
+/// creates no tasks without this task.
 static RETRY: LazyLock<RetryPolicy> = LazyLock::new(|| RetryPolicy {
     schedule: Delays::Exponential(Exponential {
         max_attempts: NonZeroU32::MAX,
@@ -214,8 +223,8 @@ static RETRY: LazyLock<RetryPolicy> = LazyLock::new(|| RetryPolicy {
     max_age: None,
 });
 
-/// Returns the task that runs this version of the schedule. It is due at the next planned time. `None` if the
-/// schedule is paused or has no other planned time.
+/// Returns the task that runs this version of the schedule. This task is due at the next planned time. `None`
+/// if the schedule is paused or has no later planned time.
 pub fn schedule_task(tenant: &Tenant, name: &Name, schedule: &Schedule, now: Timestamp) -> Option<Task> {
     let due_at = schedule.rules.timing.next_after(schedule.state.through).filter(|_| !schedule.paused)?;
     let payload = SchedulePayload { schedule: name.clone(), version: schedule.version };

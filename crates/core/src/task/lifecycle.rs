@@ -256,7 +256,7 @@ impl Task {
             Event::Reschedule { token, until, progress } => {
                 let lease = self.lease(token)?;
                 self.progress = Some(progress);
-                (self.attempt, self.error) = (0, None);
+                (self.attempt, self.error, self.hold) = (0, None, HoldState::default());
                 self.wait(Waiting::Scheduled, until);
                 self.end_if_canceled(lease, now);
             }

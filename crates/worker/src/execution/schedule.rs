@@ -1,6 +1,5 @@
-//! Attempt of a schedule's task: creates the tasks of planned times.
+//! Attempt of the task that runs a schedule: creates the tasks of planned times.
 
-use nobat_core::ports::StoreError;
 use nobat_core::service::schedules::{Schedules, Tick};
 use nobat_core::task::lifecycle::Event;
 use nobat_core::task::{ErrorCode, Task};
@@ -18,15 +17,14 @@ impl Runner {
             kinds: &self.handlers,
             // The server checked the timeout when the client wrote the template.
             max_timeout: MAX_SCHEDULE_AHEAD,
+            clock: &*self.clock,
             now: self.clock.now(),
         };
         let token = task.token;
         match schedules.tick(task).await {
             Ok(Tick::Continue(until, progress)) => Ok(Event::Reschedule { token, until, progress }),
             Ok(Tick::End(result)) => Ok(Event::Succeed { token, result }),
-            Err(error @ StoreError::Corrupt(_)) => {
-                Err(Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))
-            }
+            // Also an unreadable record: a later version of nobat may have written it.
             Err(error) => Err(Failure::retry(ErrorCode::STORE_UNAVAILABLE, error.to_string())),
         }
     }

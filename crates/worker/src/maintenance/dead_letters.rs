@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nobat_core::ports::{Clock, Hint, Random, Settlement, StoreError};
 use nobat_core::service::backend::{ApplyError, Backend};
+use nobat_core::task::event::SCHEDULE_KIND;
 use nobat_core::task::lifecycle::{Event, overdue};
 use nobat_core::task::{State, Task, TaskKey};
 use nobat_core::types::jitter_sample::JitterSample;
@@ -26,7 +27,8 @@ pub struct DeadLetters {
 
 /// Delays of a task's new hint: the first after one hint, the second after two hints in a row ended in the
 /// dead-letter queue. After a third hint in a row, the task fails.
-const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
+const PAUSES: [Duration; 2] = [Duration::from_mins(5), LAST_PAUSE];
+const LAST_PAUSE: Duration = Duration::from_mins(15);
 
 impl DeadLetters {
     /// Handles one hint from the dead-letter queue. `redrives` is the number of the task's previous hints
@@ -54,6 +56,11 @@ impl DeadLetters {
             // The hint is not needed: the task runs, has ended, or is not due yet and has a later hint.
             State::Running(_) | State::Ended(_) => Ok(()),
             State::Waiting(_) if task.due_at > now => Ok(()),
+            // Nothing replays the task of a schedule, so it must not fail.
+            State::Waiting(_) if task.kind == *SCHEDULE_KIND => {
+                let hint = Hint { name: name.clone(), delay: LAST_PAUSE, redrives };
+                self.backend.queue.send(vec![hint]).await
+            }
             State::Waiting(_) => match PAUSES.get(redrives as usize) {
                 Some(pause) => {
                     let hint = Hint { name: name.clone(), delay: *pause, redrives: redrives + 1 };

@@ -23,7 +23,7 @@ pub(crate) struct ScheduleView {
     /// Name.
     #[schema(value_type = String)]
     name: Name,
-    /// Cron expression. `null` if the planned times are given otherwise.
+    /// Cron expression. `null` if the schedule has `every` or `at`.
     #[schema(required)]
     cron: Option<String>,
     /// Time zone of the cron expression.
@@ -35,21 +35,21 @@ pub(crate) struct ScheduleView {
     /// Planned times.
     #[schema(value_type = Option<Vec<String>>, required)]
     at: Option<Vec<Timestamp>>,
-    /// Rule for a planned time at which the task of an earlier one has not ended.
+    /// Rule for a planned time at which the task of an earlier planned time has not ended.
     overlap: Overlap,
     /// Rule for planned times that passed while no worker ran.
     missed: Missed,
     /// Maximum delay of a task after its planned time, in seconds.
     jitter: f64,
-    /// Task to create, as it was sent.
+    /// Task to create, as the client sent it.
     #[schema(value_type = Submission)]
     task: Json,
-    /// True if paused: it creates no tasks.
+    /// True if paused: a paused schedule creates no tasks.
     paused: bool,
     /// Time of creation.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// Next planned times, at most five. Empty if the schedule is paused or has no other planned time.
+    /// Next planned times, at most five. Empty if the schedule is paused or has no later planned time.
     #[schema(value_type = Vec<String>)]
     next: Vec<Timestamp>,
     /// Last decisions about planned times, oldest first, at most five. Lists show none.
@@ -59,15 +59,16 @@ pub(crate) struct ScheduleView {
 /// Decision about a planned time.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DecisionView {
-    /// Planned time. For `missed`, `paused` and `skipped_overlap`, it can stand for several times before it.
+    /// Planned time. A decision `missed`, `paused` or `skipped_overlap` can also apply to earlier planned
+    /// times.
     #[schema(value_type = String, format = DateTime)]
     planned_at: Timestamp,
-    /// Decision.
+    /// Outcome of the decision.
     outcome: DecisionOutcome,
-    /// Task that was created.
+    /// Id of the task that was created.
     #[schema(value_type = Option<String>, required)]
     task: Option<TaskId>,
-    /// Status of the task. `null` if there is none, or if its retention has ended.
+    /// Status of the task. `null` if no task was created, or if the retention of the task has ended.
     #[schema(value_type = Option<StatusWord>, required)]
     status: Option<StatusWord>,
 }

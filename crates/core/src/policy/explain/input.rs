@@ -15,7 +15,7 @@ pub struct ExplainInput {
     pub endpoint: Option<Endpoint>,
     /// Configuration of the task's limit key, if the task names a limit key.
     pub limit_key: Option<QueueConfig>,
-    /// The task's limiters, as [`decide`] lists them.
+    /// The task's limiters, as [`decide`](crate::policy::decide) lists them.
     pub limiters: Vec<LimiterSnapshot>,
     /// True if the subscription that created the task is paused.
     pub is_subscription_paused: bool,

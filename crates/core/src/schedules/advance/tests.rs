@@ -38,10 +38,16 @@ fn running_task_delays_or_skips_the_next_one() {
     assert_eq!(outcomes(&skipped.state), [(at(10), DecisionOutcome::SkippedOverlap)]);
     let queue = every(10, Overlap::Queue, Missed::Once);
     let waiting = advance(&queue, start.clone(), true, at(11));
-    assert_eq!((waiting.start, waiting.wake_at), (vec![], Some(at(11) + QUEUE_RECHECK)));
+    assert_eq!((waiting.start, waiting.wake_at), (vec![], Some(at(11) + MIN_QUEUE_RECHECK)));
     // The planned time waits for longer than the grace. It is not missed.
-    let later = advance(&queue, waiting.state, false, at(500));
-    assert_eq!((later.start, later.wake_at), (vec![at(10)], Some(at(500) + QUEUE_RECHECK)));
+    let mut state = waiting.state;
+    for seconds in (20..500).step_by(10) {
+        let step = advance(&queue, state, true, at(seconds));
+        assert_eq!(step.start, []);
+        state = step.state;
+    }
+    let later = advance(&queue, state, false, at(500));
+    assert_eq!((later.start, later.wake_at), (vec![at(10)], Some(at(500) + Duration::from_secs(48))));
     let allowed = advance(&every(10, Overlap::Allow, Missed::Once), start, true, at(11));
     assert_eq!(allowed.start, [at(10)]);
 }
@@ -51,16 +57,39 @@ fn missed_times_follow_their_rule() {
     // From 00:00:00 to 01:00:30, with a planned time each minute, no worker ran.
     let now = at(3_630);
     let run = |missed| advance(&every(60, Overlap::Allow, missed), ScheduleState::new(at(0)), false, now);
+    let late = [at(3_360), at(3_420), at(3_480), at(3_540), at(3_600)];
     let skip = run(Missed::Skip);
-    assert_eq!(skip.start, [at(3_600)], "less than a minute ago, so not missed");
-    assert_eq!(outcomes(&skip.state)[0], (at(3_540), DecisionOutcome::Missed));
+    assert_eq!(skip.start, late, "less than the grace ago, so not missed");
     let once = run(Missed::Once);
-    assert_eq!(once.start, [at(3_540), at(3_600)]);
-    assert_eq!(outcomes(&once.state)[0], (at(3_480), DecisionOutcome::Missed));
+    assert_eq!((once.start[0], &once.start[1..]), (at(3_300), &late[..]));
+    let hour = advance(&every(600, Overlap::Allow, Missed::Once), ScheduleState::new(at(0)), false, now);
+    assert_eq!(outcomes(&hour.state)[0], (at(2_400), DecisionOutcome::Missed));
+    assert_eq!(hour.start, [at(3_000), at(3_600)]);
     let all = run(Missed::All);
     assert_eq!((all.start.len(), all.wake_at), (60, Some(at(3_660))));
     let many = advance(&every(1, Overlap::Allow, Missed::All), ScheduleState::new(at(0)), false, now);
     assert_eq!((many.start.len(), many.wake_at), (MAX_STARTS, Some(at(101))), "the rest follows at once");
+}
+
+#[test]
+fn outage_counts_as_missed_also_while_a_time_waits() {
+    for (missed, expected) in [(Missed::Skip, vec![]), (Missed::Once, vec![at(86_400 - 300)])] {
+        let rules = every(60, Overlap::Queue, missed);
+        // 00:01 and 00:02 wait for a long task. Then no worker runs for a day.
+        let mut state = ScheduleState::new(at(0));
+        for seconds in [60, 120] {
+            state = advance(&rules, state, true, at(seconds)).state;
+        }
+        let mut started = Vec::new();
+        for _ in 0..20 {
+            let step = advance(&rules, state, false, at(86_400));
+            started.extend(step.start);
+            state = step.state;
+        }
+        let recent = [at(86_160), at(86_220), at(86_280), at(86_340), at(86_400)];
+        let all: Vec<_> = [at(60), at(120)].into_iter().chain(expected).chain(recent).collect();
+        assert_eq!(started, all, "{missed:?}");
+    }
 }
 
 #[test]
