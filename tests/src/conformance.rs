@@ -92,7 +92,8 @@ macro_rules! conformance_cases {
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             config: [
                 finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
-                pages_by_name, writes_records_and_tasks_together, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate
+                pages_by_name, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate,
+                writes_records_and_tasks_together
             ]
         }
     };
@@ -281,6 +282,8 @@ mod tests {
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),
             ("limiters", include_str!("conformance/limiters.rs")),
+            ("events", include_str!("conformance/events.rs")),
+            ("schedules", include_str!("conformance/schedules.rs")),
             ("explain", include_str!("conformance/explain.rs")),
             ("config", include_str!("conformance/config.rs")),
         ];
