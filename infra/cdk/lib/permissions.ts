@@ -25,7 +25,8 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
       onKey('Decrypt', 'GenerateDataKeyWithoutPlaintext'),
     ],
     worker: [
-      onTable('GetItem', 'PutItem', 'UpdateItem'),
+      // Queries the subscriptions of a tenant.
+      onTable('GetItem', 'PutItem', 'Query', 'UpdateItem'),
       onQueue('DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage', 'SendMessage'),
       onKey('Decrypt'),
     ],

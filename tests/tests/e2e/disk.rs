@@ -112,7 +112,7 @@ async fn start_on_an_unwritable_disk_fails_with_the_reason() {
     {
         world.disk().fail(fault);
         let error = world.try_to_go_on().await.expect_err("the file cannot be written").to_string();
-        assert!(error.contains("cannot use the file") && error.contains(word), "{fault:?}: {error}");
+        assert!(error.contains("the file") && error.contains(word), "{fault:?}: {error}");
         world.disk().heal();
     }
     world.go_on().await;

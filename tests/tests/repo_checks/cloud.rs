@@ -51,6 +51,7 @@ fn each_function_has_exactly_the_permissions_it_needs() {
     let look_and_change = json!([&["dynamodb:BatchGetItem"], &change[..]].concat());
     let look_change_and_query =
         json!([&["dynamodb:BatchGetItem"], &change[..2], &["dynamodb:Query"], &change[2..]].concat());
+    let change_and_query = [&change[..2], &["dynamodb:Query"], &change[2..]].concat();
     let take = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
     let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
     let expected = json!({
@@ -59,7 +60,7 @@ fn each_function_has_exactly_the_permissions_it_needs() {
             "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
             "SecretsKey": ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"],
         },
-        "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send, "SecretsKey": ["kms:Decrypt"] },
+        "worker": { "WorkerLog": log, "Table": change_and_query, "Queue": take_and_send, "SecretsKey": ["kms:Decrypt"] },
         "sweeper": {
             "SweeperLog": log, "Table": look_and_change, "Table/index/sweep": ["dynamodb:Query"], "Queue": ["sqs:SendMessage"],
         },

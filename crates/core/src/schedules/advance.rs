@@ -56,6 +56,9 @@ pub struct ScheduleState {
     pub looked_at: Timestamp,
     /// Task that the schedule created last.
     pub last_task: Option<TaskId>,
+    /// Time at which the schedule started its last task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// Missed planned times that are not decided yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<MissedRange>,
@@ -121,7 +124,7 @@ pub const GRACE: Duration = Duration::from_mins(5);
 const MAX_STARTS: usize = 100;
 
 /// Minimum and maximum delay before a planned time that waits for the end of an earlier task is checked again.
-const MIN_QUEUE_RECHECK: Duration = Duration::from_secs(2);
+const MIN_QUEUE_RECHECK: Duration = Duration::from_millis(500);
 const MAX_QUEUE_RECHECK: Duration = Duration::from_mins(1);
 
 impl ScheduleState {
@@ -130,7 +133,14 @@ impl ScheduleState {
 
     /// Creates the state of a new schedule. Only planned times after `now` create tasks.
     pub fn new(now: Timestamp) -> Self {
-        Self { through: now, looked_at: now, last_task: None, missed: None, decisions: Vec::new() }
+        Self {
+            through: now,
+            looked_at: now,
+            last_task: None,
+            started_at: None,
+            missed: None,
+            decisions: Vec::new(),
+        }
     }
 
     /// Adds a decision.
@@ -168,16 +178,17 @@ pub fn advance(rules: &Rules, mut state: ScheduleState, is_last_running: bool, n
                 continue;
             }
             Overlap::Queue if is_running => {
-                // The longer a planned time waits, the less often it is checked.
-                let waited = now.since(planned) / 10;
-                wake_at = Some(now + waited.clamp(MIN_QUEUE_RECHECK, MAX_QUEUE_RECHECK));
+                // The longer the earlier task runs, the less often it is checked.
+                let running_for = state.started_at.map_or(Duration::ZERO, |started_at| now.since(started_at));
+                let recheck = (running_for / 10).clamp(MIN_QUEUE_RECHECK, MAX_QUEUE_RECHECK);
+                wake_at = Some(now + recheck);
                 break;
             }
             Overlap::Skip | Overlap::Queue | Overlap::Allow => {}
         }
         state.record(planned, DecisionOutcome::Started);
         start.push(planned);
-        is_running = true;
+        (state.started_at, is_running) = (Some(now), true);
     }
     state.looked_at = state.looked_at.max(now);
     Advance { state, start, wake_at }

@@ -116,12 +116,6 @@ impl PartialEq for Timing {
 }
 
 impl Timing {
-    /// Returns true if a schedule keeps its state when this rule is replaced by `other`: the rules are equal, or
-    /// both are lists of times.
-    pub fn continues_as(&self, other: &Self) -> bool {
-        self == other || matches!((self, other), (Self::At(_), Self::At(_)))
-    }
-
     /// Returns the first planned time after `after`. `None` if there is no later planned time.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         match self {

@@ -118,7 +118,7 @@ impl ScheduleSubmission {
             Some((before, mut state)) => {
                 if was_paused && !paused {
                     state.resume(&before.rules.timing, now);
-                } else if !was_paused && !before.rules.timing.continues_as(&rules.timing) {
+                } else if !was_paused && before.rules.timing != rules.timing {
                     // The planned times of the new rule count from now on.
                     (state.through, state.missed) = (now, None);
                 }

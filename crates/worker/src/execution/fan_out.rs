@@ -53,7 +53,7 @@ fn failure(failed: &[(Name, Vec<FieldError>)]) -> Failure {
         })
         .collect();
     let message =
-        format!("no task could be created for {} subscriptions: {}", failed.len(), texts.join("; "));
+        format!("no task could be created; failed subscriptions ({}): {}", failed.len(), texts.join("; "));
     let is_missing = |error: &FieldError| matches!(error.code, Some("unknown_endpoint" | "unknown_kind"));
     if failed.iter().any(|(_, errors)| errors.iter().all(is_missing)) {
         Failure::retry(ErrorCode::SUBSCRIPTION_FAILED, message)

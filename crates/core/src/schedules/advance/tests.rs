@@ -47,7 +47,7 @@ fn running_task_delays_or_skips_the_next_one() {
         state = step.state;
     }
     let later = advance(&queue, state, false, at(500));
-    assert_eq!((later.start, later.wake_at), (vec![at(10)], Some(at(500) + Duration::from_secs(48))));
+    assert_eq!((later.start, later.wake_at), (vec![at(10)], Some(at(500) + MIN_QUEUE_RECHECK)));
     let allowed = advance(&every(10, Overlap::Allow, Missed::Once), start, true, at(11));
     assert_eq!(allowed.start, [at(10)]);
 }
@@ -69,6 +69,19 @@ fn missed_times_follow_their_rule() {
     assert_eq!((all.start.len(), all.wake_at), (60, Some(at(3_660))));
     let many = advance(&every(1, Overlap::Allow, Missed::All), ScheduleState::new(at(0)), false, now);
     assert_eq!((many.start.len(), many.wake_at), (MAX_STARTS, Some(at(101))), "the rest follows at once");
+}
+
+#[test]
+fn queue_checks_long_tasks_less_often_and_catches_up() {
+    let rules = every(1, Overlap::Queue, Missed::All);
+    let mut step = advance(&rules, ScheduleState::new(at(0)), false, at(600));
+    for _ in 0..100 {
+        let now = step.wake_at.unwrap();
+        step = advance(&rules, step.state, false, now);
+        assert_eq!((step.start.len(), step.wake_at), (1, Some(now + MIN_QUEUE_RECHECK)), "twice a second");
+    }
+    let long = advance(&rules, step.state, true, at(600 + 300));
+    assert!(long.wake_at > Some(at(900) + MINUTE / 3), "{:?}", long.wake_at);
 }
 
 #[test]
