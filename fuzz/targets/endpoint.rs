@@ -2,6 +2,7 @@
 //! back unchanged and contains no secret in the clear. Errors quote nothing of it.
 #![no_main]
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -37,45 +38,53 @@ static VAULT: LazyLock<Vault> =
     LazyLock::new(|| Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new()));
 
 fuzz_target!(|body: &[u8]| {
-    match take(body) {
-        Ok(draft) => check(&draft),
+    match read_endpoint(body) {
+        Ok(update) => check(&update),
         Err(reasons) => assert!(!reasons.is_empty()),
     }
-    if let Ok(lane) = read_lane(body) {
+    if let Ok(config) = read_queue(body) {
         assert_eq!(
-            QueueConfig::from_text(&lane.to_text(), lane.version).expect("the record reads back"),
-            lane
+            QueueConfig::from_text(&config.to_text(), config.version).expect("the record reads back"),
+            config
         );
-        check_limits(&lane.limits);
+        check_limits(&config.limits);
     }
     check_secrecy(body);
 });
 
 /// Returns the endpoint, or all error texts.
-fn take(body: &[u8]) -> Result<EndpointUpdate, Vec<String>> {
+fn read_endpoint(body: &[u8]) -> Result<EndpointUpdate, Vec<String>> {
     let submission: EndpointSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    let receiving = EndpointUpdateContext {
+    let context = EndpointUpdateContext {
         current: None,
         kinds: &*KINDS,
         max_timeout: MAX_TIMEOUT,
         seal: &|secret| VAULT.seal("endpoint/default/e", secret, [1; 12]),
-        random: [5; WebhookSecret::BYTES],
+        random: random_bytes(body),
         now: Timestamp::from_millis(NOW),
     };
-    submission.into_endpoint(&receiving).map_err(error_texts)
+    submission.into_endpoint(&context).map_err(error_texts)
 }
 
-fn read_lane(body: &[u8]) -> Result<QueueConfig, Vec<String>> {
+/// Returns the random bytes of the generated secret. They depend on the whole body, so that no body can contain the secret.
+fn random_bytes(body: &[u8]) -> [u8; WebhookSecret::BYTES] {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let hash = hasher.finish().to_le_bytes();
+    std::array::from_fn(|index| hash[index % hash.len()])
+}
+
+fn read_queue(body: &[u8]) -> Result<QueueConfig, Vec<String>> {
     let submission: QueueSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
     submission.queue_config("/limits", &QueueConfig::default()).map_err(error_texts)
 }
 
-fn error_texts(wrong: Vec<FieldError>) -> Vec<String> {
+fn error_texts(errors: Vec<FieldError>) -> Vec<String> {
     assert!(
-        wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')),
-        "{wrong:?}"
+        errors.iter().all(|error| error.pointer.is_empty() || error.pointer.starts_with('/')),
+        "{errors:?}"
     );
-    wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
+    errors.into_iter().map(|error| format!("{}: {}", error.pointer, error.detail)).collect()
 }
 
 fn check(EndpointUpdate { endpoint, made }: &EndpointUpdate) {
@@ -119,8 +128,8 @@ fn check_limits(limits: &Limits) {
 /// Replaces every text but the URL by a secret. Neither errors nor the record may contain it.
 fn check_secrecy(body: &[u8]) {
     let Some(body) = hidden(body, |name, _| name == "url") else { return };
-    match take(&body) {
-        Ok(draft) => assert!(!draft.endpoint.to_text().contains(SECRET), "{:?}", draft.endpoint),
+    match read_endpoint(&body) {
+        Ok(update) => assert!(!update.endpoint.to_text().contains(SECRET), "{:?}", update.endpoint),
         Err(reasons) => assert!(!reasons.iter().any(|reason| reason.contains(SECRET)), "{reasons:?}"),
     }
 }
