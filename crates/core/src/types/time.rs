@@ -116,8 +116,8 @@ fn is_rfc3339(text: &[u8]) -> bool {
         [b'.', fraction @ ..] if digits(fraction) > 0 => &fraction[digits(fraction)..],
         other => other,
     };
-    let is_offset =
-        matches!(offset, b"Z" | b"z") || (has_shape(offset, b"+00:00") && offset[1..3] < b"24"[..]);
+    let is_offset = matches!(offset, b"Z" | b"z")
+        || (has_shape(offset, b"+00:00") && offset[1..3] < b"24"[..] && offset[4..6] < b"60"[..]);
     has_shape(moment, b"0000-00-00T00:00:00") && is_offset
 }
 
@@ -167,6 +167,8 @@ mod tests {
             "2026-12-01T08:00:00+02",
             "2026-12-01T08:00:00+0200",
             "2026-12-01T08:00:00+24:00",
+            "2026-12-01T08:00:00-23:60",
+            "9999-12-31T23:59:00-23:60",
             "2026-12-01T08:00:00+02:00:30",
             "2026-12-01T08:00:00+02:00[Europe/Berlin]",
             "+002026-12-01T08:00:00Z",
