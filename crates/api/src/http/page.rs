@@ -1,8 +1,9 @@
 //! Pages of lists.
 
-use nobat_core::config::record::{Record, RecordKind};
-use nobat_core::ports::Position;
+use nobat_core::config::record::RecordKind;
+use nobat_core::ports::{Position, StoreError};
 use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::unreadable::Unreadable;
 
 use crate::app::App;
 use crate::http::cursor::{self, List};
@@ -57,20 +58,26 @@ impl PageRequest {
         position.map(Some).ok_or_else(stale)
     }
 
-    /// Returns the records of the page, in the order of their names, and the cursor of the next page. Without
-    /// a tenant, returns records that belong to no tenant.
-    pub(crate) async fn records(
+    /// Returns the configuration of the page, in the order of its names, and the cursor of the next page.
+    /// `read` reads it from the text and the version of a record. Without a tenant, returns configuration that
+    /// belongs to no tenant.
+    pub(crate) async fn records<T>(
         &self,
         app: &App,
         list: &List,
         tenant: Option<&Tenant>,
         kind: RecordKind,
-    ) -> Result<(Vec<Record>, Option<String>), Problem> {
+        read: fn(&str, u64) -> Result<T, Unreadable>,
+    ) -> Result<(Vec<(Name, T)>, Option<String>), Problem> {
         let after = self.after(app, list, |position| Name::new(&position.0).ok())?;
         let records = app.backend.config.page(tenant, kind, after.as_ref(), self.limit).await?;
         let end = records.last().filter(|_| records.len() == self.limit);
         let next_cursor =
             end.map(|record| cursor::seal(&app.cursor_key, list, &Position(record.name.name.to_string())));
-        Ok((records, next_cursor))
+        let found: Result<Vec<_>, Unreadable> = records
+            .into_iter()
+            .map(|record| Ok((record.name.name, read(&record.body, record.version)?)))
+            .collect();
+        Ok((found.map_err(|error| StoreError::Corrupt(error.to_string()))?, next_cursor))
     }
 }

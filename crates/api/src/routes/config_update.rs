@@ -5,6 +5,7 @@ use nobat_core::config::record::{Record, RecordName};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::task::Task;
+use nobat_core::types::field_error::FieldError;
 
 use crate::app::App;
 use crate::http::error_code::Code;
@@ -12,6 +13,19 @@ use crate::http::problem::Problem;
 
 /// Maximum number of tries to write a change when other clients change the same record.
 const MAX_TRIES: usize = 5;
+
+/// Maximum size of a record with a client's configuration, in bytes. The stores accept larger records, so that a
+/// record of this size can still be paused, or get a new secret.
+const MAX_RECORD: usize = 32 * 1024;
+
+/// Refuses the record of a client's new configuration if it is too large.
+pub(crate) fn check_size(record: &Record) -> Result<(), Vec<FieldError>> {
+    if record.body.len() <= MAX_RECORD {
+        return Ok(());
+    }
+    let detail = format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
+    Err(vec![FieldError::new("", detail)])
+}
 
 /// Change of configuration records.
 pub(crate) enum Change {

@@ -15,11 +15,10 @@ use nobat_core::config::endpoint::{
     TestResult,
 };
 use nobat_core::config::kind::{KindError, Target};
-use nobat_core::config::record::{Record, RecordKind};
+use nobat_core::config::record::RecordKind;
 use nobat_core::json::Json;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::LimitScope;
-use nobat_core::ports::StoreError;
 use nobat_core::secrets::secret_set::MAX_LIVE;
 use nobat_core::secrets::webhook::WebhookSecret;
 use nobat_core::task::callback::HTTP;
@@ -43,7 +42,7 @@ use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, response};
 use crate::routes::callback_secret::Rotate;
-use crate::routes::config_update::{Change, update};
+use crate::routes::config_update::{Change, check_size, update};
 use crate::routes::endpoints::view::{EndpointView, PageView};
 use crate::routes::queues;
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
@@ -54,10 +53,6 @@ const ENDPOINT_BYTES: usize = 700;
 
 /// Maximum duration of a test call, because a client waits for its result.
 const MAX_TRIAL: Duration = Duration::from_secs(10);
-
-/// Maximum size of an endpoint's record, in bytes. The stores accept larger records, so a rotation can add a
-/// secret to an endpoint of this size.
-const MAX_RECORD: usize = 32 * 1024;
 
 /// Options of a request: none yet.
 #[derive(Default, Deserialize)]
@@ -121,11 +116,7 @@ pub(crate) async fn put(
         };
         let changed = submission.into_endpoint(&receiving)?;
         let record = changed.endpoint.record(&caller.tenant, &name);
-        if record.body.len() > MAX_RECORD {
-            let detail =
-                format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
-            return Err(vec![FieldError::new("", detail)].into());
-        }
+        check_size(&record)?;
         let entry = caller.entry(&caller.tenant, Action::EndpointChanged, &name, app.clock.now());
         Ok((Change::Write(vec![record]), entry, (current, changed)))
     })
@@ -201,14 +192,11 @@ pub(crate) async fn page(
     let page = PageRequest::read(&mut query);
     query.finish()?;
     let list = List::endpoints(&caller.tenant);
-    let (found, next_cursor) = page.records(&app, &list, Some(&caller.tenant), RecordKind::Endpoint).await?;
+    let (found, next_cursor) =
+        page.records(&app, &list, Some(&caller.tenant), RecordKind::Endpoint, Endpoint::from_text).await?;
     let now = app.clock.now();
-    let read = |record: Record| {
-        let endpoint = Endpoint::from_text(&record.body, record.version)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok::<_, StoreError>(EndpointView::new(record.name.name, &endpoint, now))
-    };
-    let data: Vec<EndpointView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    let data: Vec<EndpointView> =
+        found.into_iter().map(|(name, endpoint)| EndpointView::new(name, &endpoint, now)).collect();
     response::value(StatusCode::OK, ENDPOINT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
 }
 

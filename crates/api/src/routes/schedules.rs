@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::try_join_all;
 use nobat_core::auth::audit::Action;
-use nobat_core::config::record::{Record, RecordKind};
+use nobat_core::config::record::RecordKind;
 use nobat_core::config::schedule::Schedule;
 use nobat_core::json::decode::read_object;
 use nobat_core::ports::{InsertResult, StoreError};
@@ -35,15 +35,12 @@ use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::config_update::{Change, update};
+use crate::routes::config_update::{Change, check_size, update};
 use crate::routes::schedules::view::{DecisionView, PageView, ScheduleView};
 use crate::routes::tasks::submit::{may_wait, quota_exceeded};
 
 /// Approximate size of a schedule in a response, in bytes.
 const SCHEDULE_BYTES: usize = 900;
-
-/// Maximum size of a schedule's record, in bytes.
-const MAX_RECORD: usize = 32 * 1024;
 
 /// Route, as a part of the stored idempotency key. The same key on another route counts as another key.
 const RUN: &str = "/v1/schedules/{name}/run";
@@ -90,7 +87,7 @@ pub(crate) async fn put(
     // `into_schedule` reports a template that cannot be read.
     let template = submission.template().unwrap_or_default();
     let (endpoint, task_config) = app.config_cache().for_submission(&caller.tenant, &template).await?;
-    let (is_new, name, schedule) = change(&app, &caller, name, |current, now| {
+    let (is_new, schedule) = change(&app, &caller, &name, |current, now| {
         // `into_schedule` consumes the submission, so each try reads it again.
         let submission: ScheduleSubmission = read_object(&body)?;
         let context = SubmissionContext {
@@ -106,7 +103,9 @@ pub(crate) async fn put(
             hops: 0,
             now,
         };
-        Ok(submission.into_schedule(current, rand::random(), &context)?)
+        let schedule = submission.into_schedule(current, rand::random(), &context)?;
+        check_size(&schedule.record(&caller.tenant, &name))?;
+        Ok(schedule)
     })
     .await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -159,14 +158,13 @@ pub(crate) async fn page(
     let page = PageRequest::read(&mut query);
     query.finish()?;
     let list = List::schedules(&caller.tenant);
-    let (found, next_cursor) = page.records(&app, &list, Some(&caller.tenant), RecordKind::Schedule).await?;
+    let (found, next_cursor) =
+        page.records(&app, &list, Some(&caller.tenant), RecordKind::Schedule, Schedule::from_text).await?;
     let now = app.clock.now();
-    let read = |record: Record| {
-        let schedule = Schedule::from_text(&record.body, record.version)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok::<_, StoreError>(ScheduleView::new(record.name.name, &schedule, Vec::new(), now))
-    };
-    let data: Vec<ScheduleView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    let data: Vec<ScheduleView> = found
+        .into_iter()
+        .map(|(name, schedule)| ScheduleView::new(name, &schedule, Vec::new(), now))
+        .collect();
     response::value(StatusCode::OK, SCHEDULE_BYTES * (1 + data.len()), &PageView { data, next_cursor })
 }
 
@@ -336,7 +334,7 @@ async fn set_paused(
     if known.paused == paused {
         return shown(app, caller, StatusCode::OK, name, &known).await;
     }
-    let (_, name, schedule) = change(app, caller, name, |current, now| {
+    let (_, schedule) = change(app, caller, &name, |current, now| {
         let (current, mut state) = current.ok_or_else(Problem::schedule_not_found)?;
         if current.paused && !paused {
             state.resume(&current.rules.timing, now);
@@ -352,34 +350,29 @@ async fn set_paused(
 async fn change(
     app: &App,
     caller: &Principal,
-    name: Name,
+    name: &Name,
     new: impl Fn(Option<(&Schedule, ScheduleState)>, Timestamp) -> Result<Schedule, Problem>,
-) -> Result<(bool, Name, Schedule), Problem> {
+) -> Result<(bool, Schedule), Problem> {
     let tenant = &caller.tenant;
     let read = || async {
-        let Some(schedule) = app.backend.config.schedule(tenant, &name).await? else { return Ok(None) };
-        let state = schedules(app, app.clock.now()).state(tenant, &name, &schedule).await?;
+        let Some(schedule) = app.backend.config.schedule(tenant, name).await? else { return Ok(None) };
+        let state = schedules(app, app.clock.now()).state(tenant, name, &schedule).await?;
         Ok(Some((schedule, state)))
     };
     let now = app.clock.now();
     let (current, schedule) = update(app, "the schedule", read, |current| {
         let known = current.as_ref().map(|(schedule, state)| (schedule, state.clone()));
         let schedule = new(known, now)?;
-        let record = schedule.record(tenant, &name);
-        if record.body.len() > MAX_RECORD {
-            let detail =
-                format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
-            return Err(vec![FieldError::new("", detail)].into());
-        }
-        let tasks: Vec<Task> = schedules(app, now).runner(tenant, &name, &schedule).into_iter().collect();
-        let entry = caller.entry(tenant, Action::ScheduleChanged, &name, now);
+        let record = schedule.record(tenant, name);
+        let tasks: Vec<Task> = schedules(app, now).runner(tenant, name, &schedule).into_iter().collect();
+        let entry = caller.entry(tenant, Action::ScheduleChanged, name, now);
         Ok((Change::WriteWithTasks(vec![record], tasks), entry, (current, schedule)))
     })
     .await?;
     if let Some((before, _)) = &current {
-        end(app, &task_key(tenant, &name, before), now).await;
+        end(app, &task_key(tenant, name, before), now).await;
     }
-    Ok((current.is_none(), name, schedule))
+    Ok((current.is_none(), schedule))
 }
 
 /// Ends the task that ran an earlier version of a schedule. If the write fails, this task ends by itself at

@@ -4,12 +4,11 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::auth::audit::Action;
-use nobat_core::config::record::{Record, RecordKind};
+use nobat_core::config::record::RecordKind;
 use nobat_core::config::subscription::{EventBody, Subscription};
 use nobat_core::events::cloud_event::{CloudEvent, Defaults};
 use nobat_core::json::Json;
 use nobat_core::json::decode::{read, read_object};
-use nobat_core::ports::StoreError;
 use nobat_core::service::fan_out::StoredEvent;
 use nobat_core::submission::event::{EventContext, event_task};
 use nobat_core::submission::subscription::SubscriptionSubmission;
@@ -33,16 +32,13 @@ use crate::http::path::PathParam;
 use crate::http::problem::{FieldErrorView, Problem};
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::config_update::{Change, update};
+use crate::routes::config_update::{Change, check_size, update};
 use crate::routes::events::tasks::fan_out;
 use crate::routes::events::view::EventSubmission;
 use crate::routes::wake::{WakeTarget, wake};
 
 /// Approximate size of a subscription in a response, in bytes.
 const SUBSCRIPTION_BYTES: usize = 500;
-
-/// Maximum size of a subscription's record, in bytes.
-const MAX_RECORD: usize = 32 * 1024;
 
 /// Options of a request: none yet.
 #[derive(Default, Deserialize)]
@@ -160,11 +156,7 @@ pub(crate) async fn put(
         };
         let subscription = submission.into_subscription(current.as_ref(), &context)?;
         let record = subscription.record(&caller.tenant, &name);
-        if record.body.len() > MAX_RECORD {
-            let detail =
-                format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
-            return Err(vec![FieldError::new("", detail)].into());
-        }
+        check_size(&record)?;
         let entry = caller.entry(&caller.tenant, Action::SubscriptionChanged, &name, now);
         Ok((Change::Write(vec![record]), entry, (current, subscription)))
     })
@@ -222,14 +214,11 @@ pub(crate) async fn page(
     let page = PageRequest::read(&mut query);
     query.finish()?;
     let list = List::subscriptions(&caller.tenant);
-    let (found, next_cursor) =
-        page.records(&app, &list, Some(&caller.tenant), RecordKind::Subscription).await?;
-    let read = |record: Record| {
-        let subscription = Subscription::from_text(&record.body, record.version)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok::<_, StoreError>(SubscriptionView::new(record.name.name, subscription))
-    };
-    let data: Vec<SubscriptionView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    let (found, next_cursor) = page
+        .records(&app, &list, Some(&caller.tenant), RecordKind::Subscription, Subscription::from_text)
+        .await?;
+    let data: Vec<SubscriptionView> =
+        found.into_iter().map(|(name, subscription)| SubscriptionView::new(name, subscription)).collect();
     response::value(StatusCode::OK, SUBSCRIPTION_BYTES * (1 + data.len()), &PageView { data, next_cursor })
 }
 

@@ -11,7 +11,6 @@ use nobat_core::config::tenant::TenantSettings;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::token_bucket::TokenRate;
 use nobat_core::limits::{Limits, LimitsSubmission, LimitsView};
-use nobat_core::ports::StoreError;
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::name::Tenant;
@@ -199,15 +198,11 @@ pub(crate) async fn page(
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
     let page = PageRequest::read(&mut query);
     query.finish()?;
-    let (found, next_cursor) = page.records(&app, &List::tenants(), None, RecordKind::Tenant).await?;
-    let data: Vec<TenantView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    let (found, next_cursor) =
+        page.records(&app, &List::tenants(), None, RecordKind::Tenant, TenantSettings::from_text).await?;
+    let data: Vec<TenantView> =
+        found.into_iter().map(|(name, settings)| TenantView::new(name.into(), settings)).collect();
     response::value(StatusCode::OK, TENANT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
-}
-
-fn read(record: Record) -> Result<TenantView, StoreError> {
-    let settings = TenantSettings::from_text(&record.body, record.version)
-        .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    Ok(TenantView::new(record.name.name.into(), settings))
 }
 
 impl Put {
