@@ -15,7 +15,7 @@ async fn schedule_of_the_maximum_size_can_be_paused() {
     };
     let (mut accepted, mut refused) = (1, 40_000);
     while refused - accepted > 1 {
-        let size = (accepted + refused) / 2;
+        let size = usize::midpoint(accepted, refused);
         if put(size).await.status < 300 { accepted = size } else { refused = size }
     }
     let problem = put(refused).await.problem(422, "validation_failed");
