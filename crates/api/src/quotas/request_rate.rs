@@ -147,7 +147,8 @@ mod tests {
                 asked.len()
             };
             let Some(size) = self.size else { return Ok(TakeResult::Granted(wanted)) };
-            // The first request gets its result first. The order in which the runtime wakes the two does not matter.
+            // The first request gets its result first. The order in which the runtime wakes the two does not
+            // matter.
             for _ in 0..if place == 1 { 1 } else { 5 } {
                 tokio::task::yield_now().await;
             }

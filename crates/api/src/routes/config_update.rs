@@ -14,8 +14,8 @@ use crate::http::problem::Problem;
 /// Maximum number of tries to write a change when other clients change the same record.
 const MAX_TRIES: usize = 5;
 
-/// Maximum size of a record with a client's configuration, in bytes. The stores accept larger records, so that a
-/// record of this size can still be paused, or get a new secret.
+/// Maximum size of a record with a client's configuration, in bytes. The stores accept larger records, so that
+/// a record of this size can still be paused, or get a new secret.
 const MAX_RECORD: usize = 32 * 1024;
 
 /// Refuses the record of a client's new configuration if it is too large.

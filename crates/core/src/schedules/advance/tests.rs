@@ -126,7 +126,8 @@ fn jump(bits: u64, wake_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 proptest! {
-    /// The clock may jump at any time. No planned time is started twice or out of order, and with `all` none is lost.
+    /// The clock may jump at any time. No planned time is started twice or out of order, and with `all` none is
+    /// lost.
     #[test]
     fn no_planned_time_is_started_twice(
         seconds in 1_u64..7_200, bits in proptest::collection::vec(any::<u64>(), 1..60), missed in 0_usize..3,
