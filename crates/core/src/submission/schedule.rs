@@ -41,7 +41,7 @@ pub struct ScheduleSubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31_622_400))]
     pub every: Option<f64>,
     /// Planned times: 1 to 100.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>, format = DateTime, min_items = 1, max_items = 100))]
     pub at: Option<Vec<Timestamp>>,
     /// Rule for a planned time at which the task of an earlier planned time has not ended. Default `skip`.
     #[serde(default, deserialize_with = "crate::json::decode::maybe_word")]

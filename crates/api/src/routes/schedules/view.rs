@@ -33,7 +33,7 @@ pub(crate) struct ScheduleView {
     #[schema(required)]
     every: Option<f64>,
     /// Planned times.
-    #[schema(value_type = Option<Vec<String>>, required)]
+    #[schema(value_type = Option<Vec<String>>, format = DateTime, required)]
     at: Option<Vec<Timestamp>>,
     /// Rule for a planned time at which the task of an earlier planned time has not ended.
     overlap: Overlap,
@@ -50,7 +50,7 @@ pub(crate) struct ScheduleView {
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// Next planned times, at most five. Empty if the schedule is paused or has no later planned time.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<String>, format = DateTime)]
     next: Vec<Timestamp>,
     /// Last decisions about planned times, oldest first, at most five. Lists show none.
     last: Vec<DecisionView>,
