@@ -148,7 +148,7 @@ impl ConfigStore for Slow {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         self.call(self.inner.config.write_with_tasks(records, tasks, entry, now)).await

@@ -66,26 +66,28 @@ impl ConfigStore for Table {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         let own = new_op();
+        if let ([record], [], None) = (&records[..], &tasks[..], &entry) {
+            return match self.put(record_item(record, &own), next_version(record.version)).await? {
+                WriteOutcome::Done(_) => Ok(RecordResult::Done),
+                WriteOutcome::Refused(_) => Ok(RecordResult::Conflict),
+            };
+        }
         try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let mut writes = Vec::with_capacity(records.len() + tasks.len() + 1);
         for record in &records {
-            let condition = match record.version {
-                1 => Expression::default().when("attribute_not_exists(#PK)"),
-                version => {
-                    Expression::default().when("#version = :before").value("before", number(version - 1))
-                }
-            };
-            writes.push(self.put_write(record_item(record, &own), &condition)?);
+            writes.push(self.put_write(record_item(record, &own), &next_version(record.version))?);
         }
         for task in &tasks {
             writes.push(self.put_write(item::whole(task, &own, now), &self.absent(now))?);
         }
-        let absent = Expression::default().when("attribute_not_exists(#PK)");
-        writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
+        if let Some(entry) = entry {
+            let absent = Expression::default().when("attribute_not_exists(#PK)");
+            writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
+        }
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(RecordResult::Done),
             // An earlier try of this transaction made the writes, and its response was lost.
@@ -167,6 +169,14 @@ impl ConfigStore for Table {
             (seen, wanted) = (found, granted);
         }
         Err(StoreError::Overloaded)
+    }
+}
+
+/// Returns the condition that the stored record has the version before this one.
+fn next_version(version: u64) -> Expression {
+    match version {
+        1 => Expression::default().when("attribute_not_exists(#PK)"),
+        version => Expression::default().when("#version = :before").value("before", number(version - 1)),
     }
 }
 

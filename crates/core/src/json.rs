@@ -2,6 +2,7 @@
 
 pub mod decode;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,6 +68,26 @@ impl Json {
     /// Returns the text as received.
     pub fn get(&self) -> &str {
         self.0.get()
+    }
+
+    /// Returns the value at a JSON pointer (RFC 6901).
+    pub(crate) fn find(&self, pointer: &str) -> Option<Self> {
+        let mut at: &RawValue = serde_json::from_str(self.get()).ok()?;
+        for part in pointer.split('/').skip(1) {
+            let part = part.replace("~1", "/").replace("~0", "~");
+            at = match at.get().as_bytes().first() {
+                Some(b'{') => {
+                    serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get()).ok()?.remove(&part)?
+                }
+                Some(b'[') => {
+                    // `01` and `+1` are not indexes of an array.
+                    let index = part.parse::<usize>().ok().filter(|index| index.to_string() == part)?;
+                    serde_json::from_str::<Vec<&RawValue>>(at.get()).ok()?.get(index).copied()?
+                }
+                _ => return None,
+            };
+        }
+        Self::from_text(at.get().to_owned()).ok()
     }
 
     /// Reads the value into a type. The error does not contain any part of the value.

@@ -5,7 +5,7 @@
 //! as arguments.
 //!
 //! Each module imports only from the modules before it in this order: `types`, `collections`, `json`, `auth`,
-//! `limits`, `task`, `secrets`, `events`, `schedules`, `config`, `submission`, `ports`, `policy`, `service`.
+//! `limits`, `task`, `secrets`, `events`, `schedules`, `sources`, `config`, `submission`, `ports`, `policy`, `service`.
 
 pub mod auth;
 pub mod collections;
@@ -18,6 +18,7 @@ pub mod ports;
 pub mod schedules;
 pub mod secrets;
 pub mod service;
+pub mod sources;
 pub mod submission;
 pub mod task;
 pub mod types;

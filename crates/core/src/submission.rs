@@ -5,6 +5,7 @@ pub mod event;
 pub mod schedule;
 #[cfg(feature = "openapi")]
 mod schema;
+pub mod source;
 pub mod subscription;
 pub mod template;
 mod validation;

@@ -54,13 +54,15 @@ impl ConfigStore for Sqlite {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
+        let tenant = entry.as_ref().map(|entry| entry.tenant.clone());
+        let tenant = tenant.or_else(|| records.first()?.name.tenant.clone());
         self.0
             .writer
-            .call(Load::of(Some(entry.tenant.clone())), move |database| {
-                database.write_records(&records, tasks, &entry, now)
+            .call(Load::of(tenant), move |database| {
+                database.write_records(&records, tasks, entry.as_ref(), now)
             })
             .await
     }
@@ -106,7 +108,7 @@ impl Database {
         &mut self,
         records: &[Record],
         tasks: Vec<Task>,
-        entry: &Entry,
+        entry: Option<&Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
@@ -120,7 +122,9 @@ impl Database {
                     return Ok(Savepoint::Nothing(RecordResult::Conflict));
                 }
             }
-            database.write_entry(entry)?;
+            if let Some(entry) = entry {
+                database.write_entry(entry)?;
+            }
             Ok(Savepoint::All(RecordResult::Done))
         })
     }

@@ -106,7 +106,7 @@ impl ConfigStore for ModelRegistry {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         let mut kept = self.kept();
@@ -122,7 +122,7 @@ impl ConfigStore for ModelRegistry {
             table.put(task, self.calls.current(), now);
         }
         kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
-        kept.audit.push(entry);
+        kept.audit.extend(entry);
         Ok(RecordResult::Done)
     }
 

@@ -395,7 +395,7 @@ impl ConfigStore for Faulty {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         let effect = || async {
@@ -412,8 +412,8 @@ impl ConfigStore for Faulty {
             }
             Ok(recorded)
         };
-        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.target), effect)
-            .await
+        let about = entry.as_ref().map_or("no request", |entry| &entry.target);
+        self.call(Service::Store, format!("writes {} records about {about}", records.len()), effect).await
     }
 
     async fn remove(

@@ -414,7 +414,7 @@ impl ConfigStore for RegistrySaboteur {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         self.inner.write_with_tasks(records, tasks, entry, now).await

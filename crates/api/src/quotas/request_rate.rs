@@ -174,7 +174,7 @@ mod tests {
             &self,
             _: Vec<Record>,
             _: Vec<nobat_core::task::Task>,
-            _: Entry,
+            _: Option<Entry>,
             _: Timestamp,
         ) -> Result<RecordResult, StoreError> {
             Ok(RecordResult::Conflict)

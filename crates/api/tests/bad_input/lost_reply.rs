@@ -49,7 +49,7 @@ impl ConfigStore for LostReply {
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         self.reply(self.inner.write_with_tasks(records, tasks, entry, now).await?)

@@ -116,13 +116,17 @@ pub enum Action {
     ScheduleChanged,
     /// A schedule was removed.
     ScheduleRemoved,
+    /// A source was created or changed.
+    SourceChanged,
+    /// A source was removed.
+    SourceRemoved,
     /// An action that only a later version of nobat knows.
     Other,
 }
 
 impl Action {
     /// All actions except [`Action::Other`].
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::TaskCanceled,
         Self::TaskReplayed,
         Self::KeyCreated,
@@ -145,6 +149,8 @@ impl Action {
         Self::SubscriptionRemoved,
         Self::ScheduleChanged,
         Self::ScheduleRemoved,
+        Self::SourceChanged,
+        Self::SourceRemoved,
     ];
 
     /// Returns the action for this word. Returns [`Action::Other`] for an unknown word.
@@ -177,6 +183,8 @@ impl Action {
             Self::SubscriptionRemoved => "subscription.removed",
             Self::ScheduleChanged => "schedule.changed",
             Self::ScheduleRemoved => "schedule.removed",
+            Self::SourceChanged => "source.changed",
+            Self::SourceRemoved => "source.removed",
             Self::Other => "other",
         }
     }

@@ -24,6 +24,10 @@ pub enum RecordKind {
     Subscription,
     /// Schedule of a tenant, by its name.
     Schedule,
+    /// Source of a tenant.
+    Source,
+    /// Counts of the requests of a source. The record's name is the name of the source.
+    SourceCounts,
 }
 
 impl RecordKind {
@@ -39,6 +43,8 @@ impl RecordKind {
             Self::LimitKey => "limit_key",
             Self::Subscription => "subscription",
             Self::Schedule => "schedule",
+            Self::Source => "source",
+            Self::SourceCounts => "source_counts",
         }
     }
 }

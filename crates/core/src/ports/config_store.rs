@@ -2,7 +2,8 @@
 //!
 //! To the store, a record is a text with a name and a version. Only these modules interpret the text:
 //! [`crate::auth::api_key`], [`crate::config::tenant`], [`crate::config::callback_secret`],
-//! [`crate::config::endpoint`], [`crate::config::queue`] and [`crate::config::subscription`].
+//! [`crate::config::endpoint`], [`crate::config::queue`], [`crate::config::subscription`],
+//! [`crate::config::schedule`], [`crate::config::source`] and [`crate::config::source_counts`].
 
 use std::num::NonZeroU32;
 
@@ -15,6 +16,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
 use crate::config::record::{Record, RecordKind, RecordName};
 use crate::config::schedule::Schedule;
+use crate::config::source::Source;
 use crate::config::subscription::Subscription;
 use crate::config::tenant::TenantSettings;
 use crate::limits::token_bucket::{TakeResult, TokenRate};
@@ -44,16 +46,17 @@ pub trait ConfigStore: Send + Sync {
     /// before the new one.
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         let now = entry.at;
-        self.write_with_tasks(records, Vec::new(), entry, now).await
+        self.write_with_tasks(records, Vec::new(), Some(entry), now).await
     }
 
     /// Writes all of these records, new tasks and the entry. Writes nothing if a stored record does not have
     /// the version before the new one, or if a task exists already. The caller sends the hints of the tasks.
+    /// Only a write that no client asked for has no entry.
     async fn write_with_tasks(
         &self,
         records: Vec<Record>,
         tasks: Vec<Task>,
-        entry: Entry,
+        entry: Option<Entry>,
         now: Timestamp,
     ) -> Result<RecordResult, StoreError>;
 
@@ -136,6 +139,14 @@ impl dyn ConfigStore + '_ {
     pub async fn schedule(&self, tenant: &Tenant, name: &Name) -> Result<Option<Schedule>, StoreError> {
         let Some(record) = self.find(&Schedule::record_name(tenant, name)).await? else { return Ok(None) };
         Schedule::from_text(&record.body, record.version)
+            .map(Some)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns a tenant's source.
+    pub async fn source(&self, tenant: &Tenant, name: &Name) -> Result<Option<Source>, StoreError> {
+        let Some(record) = self.find(&Source::record_name(tenant, name)).await? else { return Ok(None) };
+        Source::from_text(&record.body, record.version)
             .map(Some)
             .map_err(|error| StoreError::Corrupt(error.to_string()))
     }

@@ -112,7 +112,7 @@ impl Backend {
         now: Timestamp,
     ) -> Result<RecordResult, StoreError> {
         let hints = hints(tasks.iter(), now);
-        let result = self.config.write_with_tasks(records, tasks, entry, now).await?;
+        let result = self.config.write_with_tasks(records, tasks, Some(entry), now).await?;
         if result == RecordResult::Done {
             self.send(hints).await;
         }

@@ -12,6 +12,7 @@ use crate::config::callback_secret::CallbackSecrets;
 use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
 use crate::config::record::{RecordKind, RecordName};
+use crate::config::source::Source;
 use crate::config::subscription::Subscription;
 use crate::config::task_config::TaskConfig;
 use crate::ports::config_store::ConfigStore;
@@ -21,7 +22,7 @@ use crate::types::intervals::CONFIG_TTL;
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 
-/// Cache of endpoints, callback secrets, and the configuration of queues, kinds and limit keys.
+/// Cache of endpoints, sources, subscriptions, callback secrets, and the configuration of queues, kinds and limit keys.
 pub struct ConfigCache {
     registry: Arc<dyn ConfigStore>,
     clock: Arc<dyn Clock>,
@@ -31,6 +32,7 @@ pub struct ConfigCache {
     endpoints: CachedRecords<(Tenant, Name), Option<Arc<Endpoint>>>,
     callback_secrets: CachedRecords<Tenant, Arc<CallbackSecrets>>,
     subscriptions: CachedRecords<Tenant, Arc<Vec<(Name, Subscription)>>>,
+    sources: CachedRecords<(Tenant, Name), Option<Arc<Source>>>,
 }
 
 /// Counters of configuration changes, one per tenant, shared by the caches of one process.
@@ -93,6 +95,7 @@ impl ConfigCache {
             endpoints: CachedRecords::default(),
             callback_secrets: CachedRecords::default(),
             subscriptions: CachedRecords::default(),
+            sources: CachedRecords::default(),
         }
     }
 
@@ -134,6 +137,12 @@ impl ConfigCache {
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
+    }
+
+    /// Returns the source of this name, if there is one.
+    pub async fn source(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Source>>, StoreError> {
+        let read = async { Ok(self.registry.source(tenant, name).await?.map(Arc::new)) };
+        self.sources.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
     /// Returns all subscriptions of the tenant, as they were stored at a time after `since`.
@@ -326,7 +335,7 @@ mod tests {
             &self,
             _: Vec<Record>,
             _: Vec<Task>,
-            _: Entry,
+            _: Option<Entry>,
             _: Timestamp,
         ) -> Result<RecordResult, StoreError> {
             unimplemented!("the cache does not call this")

@@ -96,7 +96,7 @@ impl SubscriptionSubmission {
 }
 
 /// Returns a sample event, to check a template before events exist.
-fn sample_event() -> CloudEvent {
+pub(crate) fn sample_event() -> CloudEvent {
     CloudEvent {
         id: "sample".to_owned(),
         source: "/sample".to_owned(),

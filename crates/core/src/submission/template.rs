@@ -45,7 +45,7 @@ pub fn fill(
     body: EventBody,
     event: &TemplateEvent<'_>,
 ) -> Result<Submission, Vec<FieldError>> {
-    build(template, body, event, &|pointer| Ok(find(event.json, pointer)))
+    build(template, body, event, &|pointer| Ok(event.json.find(pointer)))
 }
 
 /// Checks a template before events exist: puts a sample text in each placeholder.
@@ -203,26 +203,6 @@ fn substitute(value: &RawValue, resolve: Resolve<'_>, left: &Cell<usize>) -> Res
 }
 
 const POINTER: &str = "expected a JSON pointer (RFC 6901) in `$event`, such as \"/data/order_id\"";
-
-/// Returns the value at a JSON pointer.
-fn find(json: &Json, pointer: &str) -> Option<Json> {
-    let mut at: &RawValue = serde_json::from_str(json.get()).ok()?;
-    for part in pointer.split('/').skip(1) {
-        let part = part.replace("~1", "/").replace("~0", "~");
-        at = match at.get().as_bytes().first() {
-            Some(b'{') => {
-                serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get()).ok()?.remove(&part)?
-            }
-            Some(b'[') => {
-                // `01` and `+1` are not indexes of an array.
-                let index = part.parse::<usize>().ok().filter(|index| index.to_string() == part)?;
-                serde_json::from_str::<Vec<&RawValue>>(at.get()).ok()?.get(index).copied()?
-            }
-            _ => return None,
-        };
-    }
-    Json::from_text(at.get().to_owned()).ok()
-}
 
 fn raw(json: &Json) -> Result<Box<RawValue>, ReadError> {
     Ok(RawValue::from_string(json.get().to_owned())?)

@@ -125,6 +125,8 @@ struct StoredOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     planned_at_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<KeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoint: Option<Name>,
@@ -188,28 +190,31 @@ fn millis(duration: Duration) -> u64 {
 
 impl From<&TaskOptions> for StoredOptions {
     fn from(settings: &TaskOptions) -> Self {
-        let (event, subscription, schedule, planned_at) = match settings.origin.clone() {
-            None => (None, None, None, None),
-            Some(TaskOrigin::Event { event, subscription }) => (Some(event), Some(subscription), None, None),
-            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, None, Some(schedule), planned_at),
-        };
-        Self {
+        let mut stored = Self {
             timeout_ms: (settings.timeout != TaskOptions::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
             retry: StoredRetry::unless_usual(&settings.retry),
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
             parent: settings.parent,
-            event,
-            subscription,
-            schedule,
-            planned_at_ms: planned_at.map(Timestamp::millis),
             by: settings.submitted_by,
             endpoint: settings.endpoint.clone(),
             limit_key: settings.limit_key.clone(),
             left_timeout: settings.left.timeout,
             left_retry: settings.left.retry,
             hops: Some(settings.hops).filter(|hops| *hops > 0),
+            ..Self::default()
+        };
+        match settings.origin.clone() {
+            None => {}
+            Some(TaskOrigin::Event { event, subscription }) => {
+                (stored.event, stored.subscription) = (Some(event), Some(subscription));
+            }
+            Some(TaskOrigin::Schedule { schedule, planned_at }) => {
+                (stored.schedule, stored.planned_at_ms) = (Some(schedule), planned_at.map(Timestamp::millis));
+            }
+            Some(TaskOrigin::Source { source }) => stored.source = Some(source),
         }
+        stored
     }
 }
 
@@ -221,7 +226,7 @@ impl From<StoredOptions> for TaskOptions {
                 let planned_at = row.planned_at_ms.map(Timestamp::from_millis);
                 Some(TaskOrigin::Schedule { schedule, planned_at })
             }
-            (None, None) => None,
+            (None, None) => row.source.map(|source| TaskOrigin::Source { source }),
         };
         Self {
             timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),

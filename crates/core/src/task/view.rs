@@ -105,6 +105,10 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required = false))]
     pub planned_at: Option<Timestamp>,
+    /// Source that created the task. Absent unless a source did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub source: Option<&'a Name>,
     /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -267,10 +271,11 @@ impl<'a> TaskView<'a> {
             _ => None,
         };
         let origin = task.options.origin.as_ref();
-        let (event, schedule, planned_at) = match origin {
-            None => (None, None, None),
-            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None),
-            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at),
+        let (event, schedule, planned_at, source) = match origin {
+            None => (None, None, None, None),
+            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None, None),
+            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at, None),
+            Some(TaskOrigin::Source { source }) => (None, None, None, Some(source)),
         };
         Self {
             id: task.id,
@@ -298,6 +303,7 @@ impl<'a> TaskView<'a> {
             subscription: origin.and_then(TaskOrigin::subscription),
             schedule,
             planned_at,
+            source,
             submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }
