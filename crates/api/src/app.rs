@@ -19,6 +19,7 @@ use crate::quotas::endpoint_test_slots::TestSlots;
 use crate::quotas::pending_quota::PendingQuota;
 use crate::quotas::request_rate::RequestRates;
 use crate::readiness::Readiness;
+use crate::routes::sources::counters::SourceCounters;
 
 /// State that all request handlers share.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ struct Inner {
     readiness: Readiness,
     config_cache: ConfigCache,
     test_slots: TestSlots,
+    source_counters: SourceCounters,
 }
 
 /// Parts of an [`App`].
@@ -85,6 +87,7 @@ impl App {
             readiness,
             config_cache,
             test_slots,
+            source_counters: SourceCounters::default(),
         }))
     }
 
@@ -116,6 +119,11 @@ impl App {
     /// Returns the limits on endpoint tests in progress.
     pub(crate) fn test_slots(&self) -> &TestSlots {
         &self.0.test_slots
+    }
+
+    /// Returns the counters of the requests to sources.
+    pub(crate) fn source_counters(&self) -> &SourceCounters {
+        &self.0.source_counters
     }
 
     /// Returns the load of each limited resource that the tenants of this process share.

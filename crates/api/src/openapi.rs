@@ -62,6 +62,7 @@ pub(crate) async fn document() -> Response {
         (name = "events", description = "Events, and the tasks that they created."),
         (name = "subscriptions", description = "Selection of events, and the tasks that they create."),
         (name = "schedules", description = "Tasks at planned times."),
+        (name = "sources", description = "Webhooks of providers, and the tasks and events that they become."),
         (name = "keys", description = "API keys and their scopes."),
         (name = "tenants", description = "Limits of tenants."),
         (name = "callbacks", description = "Secrets that sign callbacks."),
@@ -165,7 +166,7 @@ mod tests {
     }
 
     /// Operations that need no key.
-    const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+    const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/v1/in/{tenant}/{name}"];
 
     /// Checks rules of `redocly lint` that the document once broke.
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod problem_codes;
 mod queues;
 mod rotation;
 mod schedules;
+pub(crate) mod sources;
 mod subscriptions;
 mod tasks;
 mod tenants;
@@ -21,7 +22,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::error_code::Code;
-use crate::routes::problem_codes::{BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare};
+use crate::routes::problem_codes::{BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, WEBHOOK, declare};
 use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
 
 /// Returns the routes, each with its description for the OpenAPI document. The route of the document itself
@@ -31,6 +32,7 @@ pub(crate) fn all() -> OpenApiRouter<App> {
         .merge(endpoints())
         .merge(events())
         .merge(schedules())
+        .merge(sources())
         .routes(declare(routes!(submit::one), &[&BODY, &SUBMISSION]))
         .routes(declare(routes!(submit::batch), &[&BODY, &SUBMISSION, &[Code::IdempotencyKeyPartlyExpired]]))
         .routes(declare(routes!(list::page), &[&PAGE]))
@@ -131,6 +133,35 @@ fn events() -> OpenApiRouter<App> {
         .routes(declare(
             routes!(subscriptions::test),
             &[&BODY, &[Code::NotFound, Code::SubscriptionNotFound, Code::IdempotencyKeyNotSupported]],
+        ))
+}
+
+fn sources() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(declare(routes!(sources::page), &[&PAGE]))
+        .routes(declare(routes!(sources::one), &[&[Code::NotFound, Code::SourceNotFound]]))
+        .routes(declare(
+            routes!(sources::put),
+            &[
+                &BODY,
+                &[Code::NotFound, Code::NoMasterKey],
+                &[Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress],
+            ],
+        ))
+        .routes(declare(routes!(sources::remove), &[&BODY, &[Code::NotFound, Code::SourceNotFound]]))
+        .routes(declare(routes!(sources::receive::receive), &[&WEBHOOK]))
+        .routes(declare(
+            routes!(sources::receive::challenge),
+            &[&[
+                Code::SourceNotFound,
+                Code::WebhookNotVerified,
+                Code::AddressNotAllowed,
+                Code::TooManyAuthFailures,
+                Code::Internal,
+                Code::NoMasterKey,
+                Code::StoreUnavailable,
+                Code::Overloaded,
+            ]],
         ))
 }
 

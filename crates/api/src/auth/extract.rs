@@ -1,7 +1,8 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route has an [`Authorized`] argument, except the health checks and the OpenAPI document. Only this
-//! argument admits or refuses clients. It runs before the server reads the body.
+//! Every route has an [`Authorized`] argument, except the health checks, the OpenAPI document, and the route
+//! that receives webhooks, which the source verifies. The argument admits or refuses clients before the server
+//! reads the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -67,13 +68,7 @@ impl<P: Permission> FromRequestParts<App> for Authorized<P> {
 
 async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     let now = app.clock.now();
-    let origin = origin(parts, &app.access_policy);
-    if !network::admits(&app.access_policy.admitted, origin) {
-        return Err(Problem::new(
-            Code::AddressNotAllowed,
-            "the server accepts no requests from this address; send the request from an allowed network",
-        ));
-    }
+    let origin = admitted_origin(parts, app)?;
     if app.access_policy.keys == AuthMode::Never {
         let settings = TenantSettings::default();
         return Ok(Principal {
@@ -97,6 +92,18 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
         app.permits().take(&app.backend, &caller.tenant, rate, now).await?;
     }
     Ok(caller)
+}
+
+/// Returns the client's address, `None` if it is unknown. Fails if the server accepts no requests from it.
+pub(crate) fn admitted_origin(parts: &Parts, app: &App) -> Result<Option<IpAddr>, Problem> {
+    let origin = origin(parts, &app.access_policy);
+    if network::admits(&app.access_policy.admitted, origin) {
+        return Ok(origin);
+    }
+    Err(Problem::new(
+        Code::AddressNotAllowed,
+        "the server accepts no requests from this address; send the request from an allowed network",
+    ))
 }
 
 /// Returns the client's address. Returns `None` if no [`Peer`] is set, or if a trusted proxy names no client.

@@ -1,4 +1,4 @@
-//! Reads request bodies: JSON only, of limited size, within a time limit.
+//! Reads request bodies: of limited size, within a time limit.
 
 use std::ops::Deref;
 use std::pin::pin;
@@ -16,11 +16,13 @@ use nobat_core::types::name::Tenant;
 use crate::app::App;
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
-use crate::quotas::body_budget::{OverBudget, Reservation};
+use crate::quotas::body_budget::{BodyOwner, OverBudget, Reservation};
 
 /// Maximum size of a body, in bytes: 256 KiB. A body of this size and the other fields of a task fit in one
 /// record of every store.
 const MAX_BYTES: usize = 256 * 1024;
+/// Maximum size of the body of a provider's request to a source, in bytes: 256 KiB.
+const MAX_WEBHOOK_BYTES: usize = 256 * 1024;
 /// Maximum time for a body to arrive, counted from the moment when the server starts to read the body.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -71,12 +73,27 @@ pub(crate) async fn whole(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Received, Problem> {
+    read(app, BodyOwner::Tenant(tenant.clone()), MAX_BYTES, headers, body).await
+}
+
+/// Returns the complete body of a provider's request to a source, of any media type.
+pub(crate) async fn webhook(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+    read(app, BodyOwner::Providers, MAX_WEBHOOK_BYTES, headers, body).await
+}
+
+async fn read(
+    app: &App,
+    owner: BodyOwner,
+    max: usize,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Problem> {
     check_encoding(headers)?;
     // `Content-Length` gives the size before the server reads any of the body.
-    if body.size_hint().lower() > MAX_BYTES as u64 {
-        return Err(too_large());
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
     }
-    let mut collecting = pin!(collect(app, tenant, body));
+    let mut collecting = pin!(collect(app, owner, max, body));
     // A body that arrived together with the request's head is ready at once and needs no timer.
     if let Poll::Ready(body) = poll!(collecting.as_mut()) {
         return body;
@@ -87,27 +104,27 @@ pub(crate) async fn whole(
     }
 }
 
-async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received, Problem> {
+async fn collect(app: &App, owner: BodyOwner, max: usize, mut body: Body) -> Result<Received, Problem> {
     let first = chunk(&mut body).await?.unwrap_or_default();
     // A body in one piece needs no reservation: it is part of the connection's read buffer, which has its own
     // limit.
     if body.is_end_stream() {
-        return received(first, None);
+        return received(first, None, max);
     }
-    let mut reservation = app.bodies().reserve(tenant);
+    let mut reservation = app.bodies().reserve(owner);
     // Fails early, so that the server does not read a body for which the budget has no room.
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max);
     reservation.check_room(first.len() + announced).map_err(over_budget)?;
     reservation.grow(first.len()).map_err(over_budget)?;
     let mut whole = BytesMut::from(first);
     while let Some(chunk) = chunk(&mut body).await? {
-        if whole.len() + chunk.len() > MAX_BYTES {
-            return Err(too_large());
+        if whole.len() + chunk.len() > max {
+            return Err(too_large(max));
         }
         reservation.grow(chunk.len()).map_err(over_budget)?;
         whole.extend_from_slice(&chunk);
     }
-    received(whole.freeze(), Some(reservation))
+    received(whole.freeze(), Some(reservation), max)
 }
 
 /// Returns the next piece of the body. Ignores trailers.
@@ -126,8 +143,8 @@ async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     Ok(None)
 }
 
-fn received(bytes: Bytes, reservation: Option<Reservation>) -> Result<Received, Problem> {
-    if bytes.len() > MAX_BYTES { Err(too_large()) } else { Ok(Received { bytes, _reservation: reservation }) }
+fn received(bytes: Bytes, reservation: Option<Reservation>, max: usize) -> Result<Received, Problem> {
+    if bytes.len() > max { Err(too_large(max)) } else { Ok(Received { bytes, _reservation: reservation }) }
 }
 
 fn over_budget(_: OverBudget) -> Problem {
@@ -135,8 +152,8 @@ fn over_budget(_: OverBudget) -> Problem {
     Problem::new(Code::Overloaded, detail).with_header("connection", "close".to_owned())
 }
 
-fn too_large() -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("expected a body of at most {} KiB", MAX_BYTES / 1024))
+fn too_large(max: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("expected a body of at most {} KiB", max / 1024))
 }
 
 /// Refuses compressed bodies. A small compressed body can expand and fill the memory.

@@ -58,6 +58,11 @@ impl List {
         Self { parts: vec![Some("subscriptions".to_owned()), Some(tenant.to_string())], condition: "" }
     }
 
+    /// List of a tenant's sources.
+    pub(crate) fn sources(tenant: &Tenant) -> Self {
+        Self { parts: vec![Some("sources".to_owned()), Some(tenant.to_string())], condition: "" }
+    }
+
     /// List of a tenant's schedules.
     pub(crate) fn schedules(tenant: &Tenant) -> Self {
         Self { parts: vec![Some("schedules".to_owned()), Some(tenant.to_string())], condition: "" }

@@ -17,6 +17,8 @@ pub enum Code {
     InvalidCursor,
     /// The request has no valid API key.
     Unauthorized,
+    /// The request to a source is not proved to come from the provider.
+    WebhookNotVerified,
     /// The API key lacks the scope that the route requires.
     MissingScope,
     /// The server, or this key, does not accept requests from this address.
@@ -35,6 +37,8 @@ pub enum Code {
     SubscriptionNotFound,
     /// The schedule does not exist.
     ScheduleNotFound,
+    /// The source does not exist.
+    SourceNotFound,
     /// The route does not accept this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
@@ -47,6 +51,8 @@ pub enum Code {
     InternalTask,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
+    /// A stored request to the source has the same event id and another body.
+    EventIdReused,
     /// The task's generation differs from the generation in the request.
     GenerationMismatch,
     /// The maximum number of secrets (5) is in use.
@@ -93,13 +99,14 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 45] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
         Self::IdempotencyKeyNotSupported,
         Self::InvalidCursor,
         Self::Unauthorized,
+        Self::WebhookNotVerified,
         Self::MissingScope,
         Self::AddressNotAllowed,
         Self::NotFound,
@@ -109,12 +116,14 @@ impl Code {
         Self::EventNotFound,
         Self::SubscriptionNotFound,
         Self::ScheduleNotFound,
+        Self::SourceNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::KeyInactive,
         Self::TaskEnded,
         Self::InternalTask,
         Self::TaskNotEnded,
+        Self::EventIdReused,
         Self::GenerationMismatch,
         Self::TooManySecrets,
         Self::IdempotencyKeyPartlyExpired,
@@ -165,6 +174,9 @@ impl Code {
             }
             Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid API key is required"),
+            Self::WebhookNotVerified => {
+                ("webhook_not_verified", StatusCode::UNAUTHORIZED, "The webhook is not verified")
+            }
             Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The API key lacks a scope"),
             Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "The client address is not allowed"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "No such route"),
@@ -176,12 +188,14 @@ impl Code {
                 ("subscription_not_found", StatusCode::NOT_FOUND, "No such subscription")
             }
             Self::ScheduleNotFound => ("schedule_not_found", StatusCode::NOT_FOUND, "No such schedule"),
+            Self::SourceNotFound => ("source_not_found", StatusCode::NOT_FOUND, "No such source"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::InternalTask => ("internal_task", StatusCode::CONFLICT, "The task runs a schedule"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
+            Self::EventIdReused => ("event_id_reused", StatusCode::CONFLICT, "The event id was used for another webhook"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
             Self::TooManySecrets => ("too_many_secrets", StatusCode::CONFLICT, "Too many secrets are in use"),
             Self::IdempotencyKeyPartlyExpired => {

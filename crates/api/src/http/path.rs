@@ -4,6 +4,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use nobat_core::types::id::{EventId, TaskId};
 use nobat_core::types::name::{Name, Tenant};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -43,6 +44,21 @@ impl Parameter for Tenant {
             Code::NotFound,
             format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"),
         )
+    }
+}
+
+/// Source of a provider's request.
+#[derive(Deserialize)]
+pub(crate) struct SourceKey {
+    /// Tenant that owns the source.
+    pub(crate) tenant: Tenant,
+    /// Name of the source.
+    pub(crate) name: Name,
+}
+
+impl Parameter for SourceKey {
+    fn not_found() -> Problem {
+        Problem::source_not_found()
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub(crate) struct Problem {
-    code: Code,
+    pub(crate) code: Code,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     /// Cause for the log. The client does not see it.
@@ -72,6 +72,12 @@ impl Problem {
     pub(crate) fn internal_task() -> Self {
         let detail = "this task runs a schedule; pause or remove the schedule instead";
         Self::new(Code::InternalTask, detail)
+    }
+
+    /// Returns the error for a source that does not exist.
+    pub(crate) fn source_not_found() -> Self {
+        let detail = "no source has this name; `GET /v1/sources` lists all sources";
+        Self::new(Code::SourceNotFound, detail)
     }
 
     /// Returns the error for a subscription that does not exist.
@@ -326,6 +332,10 @@ impl IntoResponse for Problem {
             }
             Code::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"nobat\""));
+            }
+            // RFC 9110, section 11.6.1, requires the header. Providers need no realm.
+            Code::WebhookNotVerified => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Webhook"));
             }
             _ => {}
         }

@@ -14,6 +14,9 @@ use parking_lot::Mutex;
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
 /// Maximum total size of one tenant's request bodies, in bytes: half of [`MAX_TOTAL`].
 const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
+/// Maximum total size of the bodies of all requests to sources, in bytes: a quarter of [`MAX_TOTAL`]. Anybody
+/// can send such requests, so they must not take the share of a tenant.
+const MAX_OF_PROVIDERS: usize = MAX_TOTAL / 4;
 
 /// Counter of the bytes of request bodies in memory.
 #[derive(Default)]
@@ -22,14 +25,23 @@ pub(crate) struct BodyBudget(Mutex<ReservedBytes>);
 #[derive(Default)]
 struct ReservedBytes {
     total: usize,
-    by_tenant: HashMap<Tenant, usize>,
+    by_owner: HashMap<BodyOwner, usize>,
     refused: u64,
+}
+
+/// Clients that share a part of the budget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum BodyOwner {
+    /// Clients with an API key of this tenant.
+    Tenant(Tenant),
+    /// All clients that send requests to sources.
+    Providers,
 }
 
 /// Bytes of the budget that one body has reserved. Dropping the reservation releases them.
 pub(crate) struct Reservation {
     budget: Arc<BodyBudget>,
-    tenant: Tenant,
+    owner: BodyOwner,
     bytes: usize,
 }
 
@@ -39,8 +51,8 @@ pub(crate) struct OverBudget;
 
 impl BodyBudget {
     /// Returns an empty reservation.
-    pub(crate) fn reserve(self: &Arc<Self>, tenant: &Tenant) -> Reservation {
-        Reservation { budget: Arc::clone(self), tenant: tenant.clone(), bytes: 0 }
+    pub(crate) fn reserve(self: &Arc<Self>, owner: BodyOwner) -> Reservation {
+        Reservation { budget: Arc::clone(self), owner, bytes: 0 }
     }
 
     /// Returns the number of reserved bytes and the number of refused bodies.
@@ -66,22 +78,26 @@ impl Reservation {
     /// Reserves this many more bytes. A failed call reserves nothing.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let mut held = self.budget.0.lock();
-        let of_tenant = self.room(&mut held, bytes)?;
+        let of_owner = self.room(&mut held, bytes)?;
         held.total += bytes;
-        held.by_tenant.insert(self.tenant.clone(), of_tenant + bytes);
+        held.by_owner.insert(self.owner.clone(), of_owner + bytes);
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Returns the number of bytes that the tenant has reserved. If the budget has no room for `bytes` more,
+    /// Returns the number of bytes that the owner has reserved. If the budget has no room for `bytes` more,
     /// counts a refusal and fails.
     fn room(&self, held: &mut ReservedBytes, bytes: usize) -> Result<usize, OverBudget> {
-        let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
-        if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
+        let of_owner = held.by_owner.get(&self.owner).copied().unwrap_or_default();
+        let max = match self.owner {
+            BodyOwner::Tenant(_) => MAX_PER_TENANT,
+            BodyOwner::Providers => MAX_OF_PROVIDERS,
+        };
+        if held.total + bytes > MAX_TOTAL || of_owner + bytes > max {
             held.refused += 1;
             return Err(OverBudget);
         }
-        Ok(of_tenant)
+        Ok(of_owner)
     }
 }
 
@@ -92,10 +108,10 @@ impl Drop for Reservation {
         }
         let mut held = self.budget.0.lock();
         held.total -= self.bytes;
-        if let Some(of_tenant) = held.by_tenant.get_mut(&self.tenant) {
-            *of_tenant -= self.bytes;
-            if *of_tenant == 0 {
-                held.by_tenant.remove(&self.tenant);
+        if let Some(of_owner) = held.by_owner.get_mut(&self.owner) {
+            *of_owner -= self.bytes;
+            if *of_owner == 0 {
+                held.by_owner.remove(&self.owner);
             }
         }
     }
@@ -108,22 +124,23 @@ mod tests {
     #[test]
     fn tenant_gets_at_most_half_of_the_budget() {
         let budget = Arc::new(BodyBudget::default());
-        let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
-        let mut first = budget.reserve(&one);
+        let [one, two, three] =
+            ["one", "two", "three"].map(|name| BodyOwner::Tenant(Tenant::new(name).unwrap()));
+        let mut first = budget.reserve(one.clone());
         // `check_room` reserves nothing.
         assert_eq!(
             (first.check_room(MAX_PER_TENANT), first.check_room(MAX_PER_TENANT + 1)),
             (Ok(()), Err(OverBudget))
         );
         assert_eq!(first.grow(MAX_PER_TENANT), Ok(()));
-        assert_eq!((budget.reserve(&one).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));
-        let mut second = budget.reserve(&two);
+        assert_eq!((budget.reserve(one.clone()).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));
+        let mut second = budget.reserve(two);
         assert_eq!(second.grow(MAX_TOTAL - MAX_PER_TENANT), Ok(()));
-        assert_eq!(budget.reserve(&three).grow(1), Err(OverBudget));
+        assert_eq!(budget.reserve(three.clone()).grow(1), Err(OverBudget));
         drop(first);
-        assert_eq!((budget.reserve(&three).grow(1), budget.load().refused), (Ok(()), 4));
+        assert_eq!((budget.reserve(three.clone()).grow(1), budget.load().refused), (Ok(()), 4));
         drop(second);
         let held = budget.0.lock();
-        assert_eq!((held.total, held.by_tenant.len()), (0, 0));
+        assert_eq!((held.total, held.by_owner.len()), (0, 0));
     }
 }

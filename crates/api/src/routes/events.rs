@@ -188,7 +188,7 @@ pub(crate) async fn replay(
     if let Some(request) = keyed {
         task.remember(request);
     }
-    if !may_wait(&app, &caller, 1, now).await? {
+    if !may_wait(&app, &caller.tenant, caller.settings, 1, now).await? {
         return Err(quota_exceeded(&app));
     }
     let (InsertResult::Created(tasks) | InsertResult::Existing(tasks)) =

@@ -48,6 +48,29 @@ pub(crate) const SUBMISSION: [Code; 7] = [
 pub(crate) const EVENT: [Code; 4] =
     [Code::LoopDetected, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused, Code::QuotaExceeded];
 
+/// Codes of the route that receives the webhooks of providers.
+pub(crate) const WEBHOOK: [Code; 19] = [
+    Code::MalformedBody,
+    Code::BodyTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedContentEncoding,
+    Code::WebhookNotVerified,
+    Code::AddressNotAllowed,
+    Code::TooManyAuthFailures,
+    Code::SourceNotFound,
+    Code::EventIdReused,
+    Code::LoopDetected,
+    Code::ValidationFailed,
+    Code::UnknownKind,
+    Code::UnknownEndpoint,
+    Code::RateLimited,
+    Code::QuotaExceeded,
+    Code::NoMasterKey,
+    Code::Internal,
+    Code::StoreUnavailable,
+    Code::Overloaded,
+];
+
 /// Codes of routes that change a task, in addition to [`BODY`].
 pub(crate) const TASK_CHANGE: [Code; 3] =
     [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];

@@ -305,7 +305,7 @@ pub(crate) async fn run(
         Problem::from(errors.into_iter().map(|error| error.under("/task")).collect::<Vec<FieldError>>())
     })?;
     (task.options.fingerprint, task.options.submitted_by) = (fingerprint, caller.key());
-    if !may_wait(&app, &caller, 1, now).await? {
+    if !may_wait(&app, &caller.tenant, caller.settings, 1, now).await? {
         return Err(quota_exceeded(&app));
     }
     match app.backend.accept(vec![task], now).await? {

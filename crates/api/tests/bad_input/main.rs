@@ -18,6 +18,7 @@ mod memory;
 mod moments;
 mod schedules;
 mod secrets;
+mod sources;
 mod tasks;
 mod texts;
 mod transport;

@@ -176,6 +176,8 @@ fn least(schema: &Value) -> Value {
         "scopes" => json!(["work"]),
         "rate" => json!(1),
         "type" | "subscription" => json!("x"),
+        "verify" => json!({"networks": ["203.0.113.7"]}),
+        "header" | "user" => json!("x"),
         "topic" => json!("#"),
         "task" => json!({"kind": "noop"}),
         other => panic!("no sample of {other}"),

@@ -105,7 +105,8 @@ pub fn patch_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     maybe_object(deserializer).map(|object| object.map_or(Patch::Usual, Patch::This))
 }
 
-struct Object<T>(T);
+/// Value that must be an object. serde alone would also read an array as a struct, field by field.
+pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,5 +1,6 @@
 //! Conversion of a provider's request into a task.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::config::kind::KindRegistry;
@@ -30,6 +31,8 @@ pub struct Intake<'a> {
     pub tenant: &'a Tenant,
     /// Name of the source.
     pub name: &'a Name,
+    /// Maximum length of a payload in bytes, if the tenant has such a limit.
+    pub max_payload: Option<NonZeroU32>,
     /// Number of tasks in the chain that led to the request.
     pub hops: u8,
     /// Current time.
@@ -57,7 +60,12 @@ impl Intake<'_> {
                 let context = EventContext { tenant, submitted_by: None, hops, now };
                 let mut task = event_task(&event, Some(id), context);
                 task.options.fingerprint = fingerprint;
-                return Ok(Ok(task));
+                let max = self.max_payload.filter(|max| task.payload.get().len() > max.get() as usize);
+                return Ok(max.map_or(Ok(task), |max| {
+                    let detail =
+                        format!("expected an event of at most {max} bytes, the limit of this tenant");
+                    Err(vec![FieldError::new("", detail)])
+                }));
             }
             SourceTarget::Task { template, body } => (template, *body),
         };
@@ -72,7 +80,7 @@ impl Intake<'_> {
             id,
             fingerprint,
             submitted_by: None,
-            max_payload: None,
+            max_payload: self.max_payload,
             max_timeout: self.max_timeout,
             kinds: self.kinds,
             endpoint: endpoint.as_deref(),

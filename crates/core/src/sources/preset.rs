@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::sources::request::{EventType, InboundRequest, Place};
 use crate::sources::scheme::Scheme;
+use crate::types::bounds::Bounds;
 
 /// Provider whose webhooks nobat knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,8 +92,8 @@ pub enum Challenge {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Respond {
     /// Status. Default 200.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(minimum = 200, maximum = 299))]
+    #[serde(default, deserialize_with = "status", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false, minimum = 200, maximum = 299))]
     pub status: Option<u16>,
     /// Body. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +103,15 @@ pub struct Respond {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     pub content_type: Option<String>,
+}
+
+/// Statuses of a response to a stored request.
+const STATUS: Bounds = Bounds::new(200.0, 299.0);
+
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let status = STATUS.whole(number).map_err(serde::de::Error::custom)?;
+    Ok(u16::try_from(status.get()).ok())
 }
 
 static PRESETS: LazyLock<BTreeMap<PresetName, Preset>> = LazyLock::new(|| {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::form_urlencoded;
 
 use crate::json::Json;
+use crate::json::decode::Object;
 
 /// Request of a provider, as received.
 pub struct InboundRequest<'a> {
@@ -142,11 +143,13 @@ impl<'de> Deserialize<'de> for Place {
         #[serde(untagged)]
         enum Written {
             Pointer(String),
-            Header(HeaderPlace<String>),
+            Header(Object<HeaderPlace<String>>),
         }
         match Written::deserialize(deserializer) {
             Ok(Written::Pointer(pointer)) if is_pointer(&pointer) => Ok(Self::Pointer(pointer)),
-            Ok(Written::Header(HeaderPlace { header })) if is_header(&header) => Ok(Self::Header(header)),
+            Ok(Written::Header(Object(HeaderPlace { header }))) if is_header(&header) => {
+                Ok(Self::Header(header))
+            }
             _ => Err(serde::de::Error::custom(INVALID_PLACE)),
         }
     }

@@ -257,7 +257,7 @@ impl Publication<'_> {
             }
         }
         let (mut stored, mut is_new) = (Vec::with_capacity(new.len()), false);
-        if !may_wait(self.app, self.caller, new.len(), self.now).await? {
+        if !may_wait(self.app, &self.caller.tenant, self.caller.settings, new.len(), self.now).await? {
             // A repeated event creates no task, so the limit does not apply to it.
             for task in &new {
                 stored.extend(self.app.backend.store.get(&task.key(), self.now).await?);

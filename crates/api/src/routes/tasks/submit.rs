@@ -4,12 +4,14 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use nobat_core::config::tenant::TenantSettings;
 use nobat_core::json::decode::read_object;
 use nobat_core::ports::{InsertResult, StoreError};
 use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::view::TaskView;
 use nobat_core::task::{Task, TaskKey, TaskOptions};
 use nobat_core::types::field_error::FieldError;
+use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -217,7 +219,10 @@ impl<'a> SubmitRequest<'a> {
         match tasks {
             // A repeated request gets the tasks of the first request, even if the tenant has reached its
             // limit since.
-            Ok(_) if !may_wait(self.app, self.caller, count, self.now).await? => {
+            Ok(_)
+                if !may_wait(self.app, &self.caller.tenant, self.caller.settings, count, self.now)
+                    .await? =>
+            {
                 self.remember(count).await?.unwrap_or_else(|| Err(quota_exceeded(self.app)))
             }
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
@@ -278,12 +283,13 @@ impl<'a> SubmitRequest<'a> {
 /// Returns true if the tenant may have `count` more pending tasks.
 pub(crate) async fn may_wait(
     app: &App,
-    caller: &Principal,
+    tenant: &Tenant,
+    settings: TenantSettings,
     count: usize,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let Some(limit) = caller.settings.max_pending_tasks else { return Ok(true) };
-    let (tenant, store) = (&caller.tenant, &app.backend.store);
+    let Some(limit) = settings.max_pending_tasks else { return Ok(true) };
+    let store = &app.backend.store;
     let more = SubmittedTasks { tenant, limit, count, recount: app.recount, now };
     app.pending_quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
 }
