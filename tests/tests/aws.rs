@@ -36,5 +36,6 @@ mod aws {
     mod outage;
     mod sam_build;
     mod schedules;
+    mod sources;
     mod success;
 }

@@ -37,6 +37,7 @@ mod e2e {
     mod schedule;
     mod schedules;
     mod signature;
+    mod sources;
     mod submit;
     mod url;
     mod wait;

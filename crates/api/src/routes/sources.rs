@@ -13,6 +13,7 @@ use nobat_core::auth::audit::Action;
 use nobat_core::config::record::RecordKind;
 use nobat_core::config::source::Source;
 use nobat_core::json::decode::read_object;
+use nobat_core::secrets::vault::Sealed;
 use nobat_core::submission::SubmissionContext;
 use nobat_core::submission::source::{SourceContext, SourceSubmission};
 use nobat_core::types::id::TaskId;
@@ -74,6 +75,7 @@ pub(crate) async fn put(
     let (now, place) = (app.clock.now(), Source::secret_context(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
+    let renew = |sealed: &Sealed| vault.renew(&place, sealed, rand::random());
     let read = || app.backend.config.source(&caller.tenant, &name);
     let (is_new, source) = update(&app, "the source", read, |current| {
         // `into_source` consumes the submission, so each try reads it again.
@@ -91,7 +93,7 @@ pub(crate) async fn put(
             hops: 0,
             now,
         };
-        let context = SourceContext { current: current.as_ref(), seal: &seal, template: &template };
+        let context = SourceContext { current: current.as_ref(), seal: &seal, renew: &renew, template: &template };
         let source = submission.into_source(&context)?;
         let record = source.record(&caller.tenant, &name);
         check_size(&record)?;

@@ -20,7 +20,7 @@ pub enum PresetName {
     Github,
     /// GitLab, with a secret token.
     Gitlab,
-    /// Meta: Facebook, Instagram, Messenger and WhatsApp.
+    /// Meta: Facebook, Instagram, and Messenger.
     Meta,
     /// Paddle Billing.
     Paddle,

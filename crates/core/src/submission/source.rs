@@ -122,6 +122,8 @@ pub struct SourceContext<'a> {
     pub current: Option<&'a Source>,
     /// Function that encrypts a secret.
     pub seal: &'a dyn Fn(&[u8]) -> Sealed,
+    /// Function that encrypts a stored secret with the newest master key.
+    pub renew: &'a dyn Fn(&Sealed) -> Sealed,
     /// Context of the template of a task.
     pub template: &'a SubmissionContext<'a>,
 }
@@ -208,7 +210,7 @@ impl SourceSubmission {
 }
 
 /// Checked fields of a [`VerifySubmission`].
-struct Verify {
+struct Verification {
     proof: Option<Proof>,
     secrets: Vec<Sealed>,
     verify_token: Option<Sealed>,
@@ -218,7 +220,7 @@ struct Verify {
 }
 
 impl ValidationErrors {
-    fn verify(&mut self, verify: VerifySubmission, context: &SourceContext<'_>) -> Option<Verify> {
+    fn verify(&mut self, verify: VerifySubmission, context: &SourceContext<'_>) -> Option<Verification> {
         let VerifySubmission { preset, hmac, token, basic, secrets, verify_token, tolerance, networks, url } =
             verify;
         if let Some(hmac) = &hmac {
@@ -256,7 +258,7 @@ impl ValidationErrors {
         let secrets = self.secrets(proof.as_ref(), secrets, context);
         let url = self.signed_url(proof.as_ref(), url);
         let verify_token = self.verify_token(proof.as_ref(), verify_token, context);
-        Some(Verify { proof, secrets, verify_token, tolerance, networks, url })
+        Some(Verification { proof, secrets, verify_token, tolerance, networks, url })
     }
 
     fn hmac(&mut self, scheme: &HmacScheme) {
@@ -264,7 +266,7 @@ impl ValidationErrors {
             (Some(header), None) => self.header("/hmac/header", header),
             (None, Some(pointer)) if is_pointer(pointer) => {}
             (None, Some(_)) => {
-                self.add("/hmac/pointer", "expected a JSON pointer (RFC 6901), such as \"/signature\"")
+                self.add("/hmac/pointer", "expected a JSON pointer (RFC 6901), such as \"/signature\"");
             }
             _ => self.add("/hmac", "expected either `header` or `pointer`, the place of the signature"),
         }
@@ -323,10 +325,11 @@ impl ValidationErrors {
         };
         let Some(secrets) = secrets else {
             let current = context.current.filter(|current| current.proof.as_ref() == Some(proof));
-            return current.map(|current| current.secrets.clone()).unwrap_or_else(|| {
+            let Some(current) = current else {
                 self.add("/secrets", format!("missing; expected 1 to {MAX_SECRETS} secrets"));
-                Vec::new()
-            });
+                return Vec::new();
+            };
+            return current.secrets.iter().map(context.renew).collect();
         };
         if !(1..=MAX_SECRETS).contains(&secrets.len()) {
             self.add("/secrets", format!("expected 1 to {MAX_SECRETS} secrets"));
@@ -363,7 +366,7 @@ impl ValidationErrors {
                 None
             }
             Some(token) => Some((context.seal)(token.as_bytes())),
-            None => context.current.filter(|_| is_used).and_then(|current| current.verify_token.clone()),
+            None => context.current.filter(|_| is_used)?.verify_token.as_ref().map(context.renew),
         }
     }
 

@@ -24,7 +24,9 @@ const MAX_TRIES: usize = 3;
 const MAX_KNOWN: usize = 10_000;
 
 /// Counts that are not stored yet, by source.
-pub(crate) struct SourceCounters(Mutex<Recent<(Tenant, Name), Arc<Mutex<Pending>>>>);
+pub(crate) struct SourceCounters(Mutex<Recent<(Tenant, Name), SharedPending>>);
+
+type SharedPending = Arc<Mutex<Pending>>;
 
 #[derive(Default)]
 struct Pending {
@@ -85,12 +87,12 @@ impl SourceCounters {
         Ok(counts.plus(&none))
     }
 
-    fn pending(&self, tenant: &Tenant, name: &Name) -> Arc<Mutex<Pending>> {
+    fn pending(&self, tenant: &Tenant, name: &Name) -> SharedPending {
         let (mut known, key) = (self.0.lock(), (tenant.clone(), name.clone()));
         if let Some(pending) = known.get(&key) {
             return Arc::clone(pending);
         }
-        let pending = Arc::<Mutex<Pending>>::default();
+        let pending = SharedPending::default();
         known.insert(key, Arc::clone(&pending));
         pending
     }

@@ -57,15 +57,11 @@ pub(crate) async fn receive(
     let source = find(&app, &key, origin, now).await?;
     let intake = Webhook { app: &app, key: &key, source: &source, origin, now };
     let outcome = intake.receive(&head, body).await;
-    let mut counts = SourceCounts { created_at: source.created_at, ..SourceCounts::default() };
     match &outcome {
-        Ok(Received::New(_)) => counts.accepted = 1,
-        Ok(Received::Repeated(_)) => counts.repeated = 1,
+        Ok(Received::New(_)) => intake.count(|counts| counts.accepted = 1).await,
+        Ok(Received::Repeated(_)) => intake.count(|counts| counts.repeated = 1).await,
         Ok(Received::Answered(_)) => {}
-        Err(rejected) => counts.reject(Rejection { at: now, cause: rejected.0, address: origin }),
-    }
-    if counts != (SourceCounts { created_at: source.created_at, ..SourceCounts::default() }) {
-        app.source_counters().add(&app.backend, &key.tenant, &key.name, &counts, now).await;
+        Err(rejected) => intake.count_rejection(rejected).await,
     }
     match outcome {
         Ok(Received::New(response) | Received::Repeated(response) | Received::Answered(response)) => {
@@ -103,10 +99,8 @@ pub(crate) async fn challenge(
     let source = find(&app, &key, origin, now).await?;
     let intake = Webhook { app: &app, key: &key, source: &source, origin, now };
     let outcome = intake.challenge(query.as_deref().unwrap_or_default()).await;
-    if let Err(Rejected(cause, _)) = &outcome {
-        let mut counts = SourceCounts { created_at: source.created_at, ..SourceCounts::default() };
-        counts.reject(Rejection { at: now, cause: *cause, address: origin });
-        app.source_counters().add(&app.backend, &key.tenant, &key.name, &counts, now).await;
+    if let Err(rejected) = &outcome {
+        intake.count_rejection(rejected).await;
     }
     outcome.map_err(|Rejected(_, problem)| problem)
 }
@@ -147,12 +141,44 @@ enum Received {
 /// Rejected request: the cause that is counted, and the response.
 struct Rejected(RejectionCause, Problem);
 
+impl From<Unverified> for Rejected {
+    fn from(unverified: Unverified) -> Self {
+        let (cause, detail) = match unverified {
+            Unverified::Network => {
+                (RejectionCause::Network, "the source accepts no requests from this address")
+            }
+            Unverified::Missing => (
+                RejectionCause::SignatureMissing,
+                "the request has no signature, token or password where the source expects it, or has it twice",
+            ),
+            Unverified::Malformed => (
+                RejectionCause::SignatureMalformed,
+                "the signature cannot be read, or does not cover the body",
+            ),
+            Unverified::Wrong => {
+                (RejectionCause::SignatureWrong, "the signature, token or password is not the expected one")
+            }
+            Unverified::Timestamp => (
+                RejectionCause::Timestamp,
+                "the time of the signature is missing, or too far from the time of the server",
+            ),
+        };
+        Self(cause, Problem::new(Code::WebhookNotVerified, detail))
+    }
+}
+
+impl From<StoreError> for Rejected {
+    fn from(error: StoreError) -> Self {
+        Self(RejectionCause::Store, error.into())
+    }
+}
+
 impl Webhook<'_> {
     async fn receive(&self, head: &Parts, body: Body) -> Result<Received, Rejected> {
         let reject = |cause| move |problem| Rejected(cause, problem);
         // A client of another network must not make the server read a body.
         if !admits(&self.source.networks, self.origin) {
-            return Err(self.unverified(Unverified::Network));
+            return Err(Unverified::Network.into());
         }
         let body =
             body::webhook(self.app, &head.headers, body).await.map_err(reject(RejectionCause::Body))?;
@@ -161,12 +187,12 @@ impl Webhook<'_> {
         let request = InboundRequest::new(headers.collect(), self.origin, &body);
         let secrets = self.open(&self.source.secrets).await.map_err(reject(RejectionCause::Store))?;
         let verified = self.source.verifier().verify(&request, &secrets, self.now);
-        verified.map_err(|unverified| self.unverified(unverified))?;
+        verified?;
         if let Some(answer) = self.source.challenge().and_then(|challenge| challenge.answer(&request)) {
             return Ok(Received::Answered(plain(answer)));
         }
         let hops = hops(&head.headers).map_err(reject(RejectionCause::Loop))?;
-        let settings = self.settings().await.map_err(|error| self.failed(error))?;
+        let settings = self.settings().await?;
         if let Some(rate) = settings.request_rate {
             let taken = self.app.permits().take(&self.app.backend, &self.key.tenant, rate, self.now).await;
             taken.map_err(reject(RejectionCause::Quota))?;
@@ -181,7 +207,7 @@ impl Webhook<'_> {
             hops,
             now: self.now,
         };
-        let task = intake.task(self.source, &request).await.map_err(|error| self.failed(error))?;
+        let task = intake.task(self.source, &request).await?;
         let task = task.map_err(|errors| Rejected(RejectionCause::TaskInvalid, errors.into()))?;
         self.store(task, settings).await
     }
@@ -190,20 +216,16 @@ impl Webhook<'_> {
     async fn store(&self, task: Task, settings: TenantSettings) -> Result<Received, Rejected> {
         let backend = &self.app.backend;
         let may_wait = may_wait(self.app, &self.key.tenant, settings, 1, self.now).await;
-        let existing = if may_wait.map_err(|error| self.failed(error))? {
+        let existing = if may_wait? {
             let inserted = backend.accept(vec![task.clone()], self.now).await;
-            match inserted.map_err(|error| self.failed(error))? {
+            match inserted? {
                 InsertResult::Created(_) => return Ok(Received::New(self.response())),
                 InsertResult::Existing(existing) => existing.into_iter().next(),
             }
         } else {
             // A repeated request creates no task, so the limit does not apply to it.
             let existing = backend.store.get(&task.key(), self.now).await;
-            Some(
-                existing
-                    .map_err(|error| self.failed(error))?
-                    .ok_or_else(|| Rejected(RejectionCause::Quota, quota_exceeded(self.app)))?,
-            )
+            Some(existing?.ok_or_else(|| Rejected(RejectionCause::Quota, quota_exceeded(self.app)))?)
         };
         if existing.is_some_and(|existing| existing.options.fingerprint == task.options.fingerprint) {
             return Ok(Received::Repeated(self.response()));
@@ -225,7 +247,7 @@ impl Webhook<'_> {
             Rejected(RejectionCause::Challenge, Problem::new(Code::WebhookNotVerified, detail))
         };
         if !admits(&self.source.networks, self.origin) {
-            return Err(self.unverified(Unverified::Network));
+            return Err(Unverified::Network.into());
         }
         let Some(Challenge::Query { token, answer }) = self.source.challenge() else { return Err(wrong()) };
         let parameter = |name: &str| {
@@ -239,6 +261,18 @@ impl Webhook<'_> {
             expected.iter().any(|expected| bool::from(expected.as_slice().ct_eq(given.as_bytes())));
         let answer = parameter(answer).filter(|text| is_right && text.len() <= MAX_CHALLENGE);
         answer.map(plain).ok_or_else(wrong)
+    }
+
+    async fn count_rejection(&self, rejected: &Rejected) {
+        let rejection = Rejection { at: self.now, cause: rejected.0, address: self.origin };
+        self.count(|counts| counts.reject(rejection)).await;
+    }
+
+    async fn count(&self, add: impl FnOnce(&mut SourceCounts)) {
+        let mut counts = SourceCounts { created_at: self.source.created_at, ..SourceCounts::default() };
+        add(&mut counts);
+        let SourceKey { tenant, name } = self.key;
+        self.app.source_counters().add(&self.app.backend, tenant, name, &counts, self.now).await;
     }
 
     /// Decrypts secrets of the source.
@@ -262,34 +296,6 @@ impl Webhook<'_> {
             return Ok(TenantSettings::default());
         }
         self.app.auth_cache().settings(&self.app.backend, &self.key.tenant, self.now).await
-    }
-
-    fn unverified(&self, unverified: Unverified) -> Rejected {
-        let (cause, detail) = match unverified {
-            Unverified::Network => {
-                (RejectionCause::Network, "the source accepts no requests from this address")
-            }
-            Unverified::Missing => (
-                RejectionCause::SignatureMissing,
-                "the request has no signature, token or password where the source expects it, or has it twice",
-            ),
-            Unverified::Malformed => (
-                RejectionCause::SignatureMalformed,
-                "the signature cannot be read, or does not cover the body",
-            ),
-            Unverified::Wrong => {
-                (RejectionCause::SignatureWrong, "the signature, token or password is not the expected one")
-            }
-            Unverified::Timestamp => (
-                RejectionCause::Timestamp,
-                "the time of the signature is missing, or too far from the time of the server",
-            ),
-        };
-        Rejected(cause, Problem::new(Code::WebhookNotVerified, detail))
-    }
-
-    fn failed(&self, error: StoreError) -> Rejected {
-        Rejected(RejectionCause::Store, error.into())
     }
 
     /// Returns the response to a stored request.
