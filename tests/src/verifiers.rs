@@ -1,4 +1,5 @@
-//! Official libraries of Standard Webhooks, with which endpoints verify nobat's signatures.
+//! Official libraries: of Standard Webhooks, with which endpoints verify nobat's signatures, and of providers,
+//! which sign webhooks.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,12 +56,46 @@ impl Library {
     }
 }
 
+/// Returns the headers with which the official npm library of each provider signs a webhook. The provider is
+/// `stripe`, `github` or `standard_webhooks`.
+pub fn signed_headers(webhooks: &[OutgoingWebhook<'_>]) -> Vec<BTreeMap<String, String>> {
+    drop(Tools::WebhooksNode.programs());
+    let lines = webhooks.iter().map(|OutgoingWebhook { provider, secret, id, body }| {
+        format!("{}\n", json!({"library": provider, "secret": secret, "id": id, "body": body}))
+    });
+    let printed = run_script(&"node".into(), "sign.mjs", &lines.collect::<String>());
+    printed.lines().map(|line| serde_json::from_str(line).expect("the script prints JSON")).collect()
+}
+
+/// Webhook that a provider's library signs.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingWebhook<'a> {
+    /// Provider.
+    pub provider: &'a str,
+    /// Secret.
+    pub secret: &'a str,
+    /// Id of the event, for providers that send it in a header.
+    pub id: &'a str,
+    /// Body.
+    pub body: &'a str,
+}
+
 /// Passes each request to a script as a line of JSON, and reads one line for each.
 fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> Vec<bool> {
+    let lines: String = requests.iter().map(|request| line(secret, request)).collect();
+    run_script(program, script, &lines)
+        .lines()
+        .map(|line| {
+            line.parse().unwrap_or_else(|_| panic!("the script printed neither true nor false: {line}"))
+        })
+        .collect()
+}
+
+/// Passes lines to a script, and returns its output.
+fn run_script(program: &PathBuf, script: &str, lines: &str) -> String {
     let scratch = Scratch::new().expect("the directory can be created");
     let file = scratch.path().join("requests");
-    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>())
-        .expect("the file can be written");
+    std::fs::write(&file, lines).expect("the file can be written");
     let script = workspace().join("tests/webhooks").join(script);
     let requests = Stdio::from(std::fs::File::open(&file).expect("the file can be opened"));
     let output = Command::new(program)
@@ -70,11 +105,7 @@ fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> 
         .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.lines()
-        .map(|line| {
-            line.parse().unwrap_or_else(|_| panic!("the script printed neither true nor false: {line}"))
-        })
-        .collect()
+    said.into_owned()
 }
 
 fn line(secret: &str, request: &Received) -> String {

@@ -54,10 +54,7 @@ fn blocks_of(text: &str) -> Vec<String> {
 
 /// Returns the blocks in which curl calls nobat.
 fn calls_of(text: &str) -> Vec<String> {
-    blocks_of(text)
-        .into_iter()
-        .filter(|block| block.contains("curl ") && block.contains(":8080"))
-        .collect()
+    blocks_of(text).into_iter().filter(|block| block.contains("curl ") && block.contains(":8080")).collect()
 }
 
 /// Makes curl fail if the answer is an error.

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::item::Attributes;
 
 /// Builder of an update expression.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Expression {
     sets: Vec<String>,
     adds: Vec<String>,

@@ -65,11 +65,27 @@ pub async fn keeps_tenants_apart(world: World) {
     assert_eq!(world.get(&theirs).await, running);
 }
 
-/// Payloads up to 256 KiB come back whole through every write. The sizes include those at which stores move
-/// payloads elsewhere.
+/// Payloads come back whole through every write, up to the largest webhook. The sizes include those at which
+/// stores move payloads elsewhere, or split them.
 pub async fn takes_the_largest_payload(world: World) {
-    for (number, bytes) in
-        [0, 1, 1_000, 1_021, 1_022, 1_023, 1_024, 4_096, 65_536, 256 * 1024 - 2].into_iter().enumerate()
+    for (number, bytes) in [
+        0,
+        1,
+        1_000,
+        1_021,
+        1_022,
+        1_023,
+        1_024,
+        4_096,
+        65_536,
+        256 * 1024 - 2,
+        358_398,
+        358_399,
+        358_400,
+        1_500_000,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let payload = sample::json(&format!("\"{}\"", "é".repeat(bytes / 2) + &"x".repeat(bytes % 2)));
         let task = Task { payload, ..sample::task(number as u128, world.now()) };

@@ -21,8 +21,8 @@ use crate::quotas::body_budget::{BodyOwner, OverBudget, Reservation};
 /// Maximum size of a body, in bytes: 256 KiB. A body of this size and the other fields of a task fit in one
 /// record of every store.
 const MAX_BYTES: usize = 256 * 1024;
-/// Maximum size of the body of a provider's request to a source, in bytes: 256 KiB.
-const MAX_WEBHOOK_BYTES: usize = 256 * 1024;
+/// Maximum size of the body of a provider's request to a source, in bytes: 1 MiB.
+const MAX_WEBHOOK_BYTES: usize = 1024 * 1024;
 /// Maximum time for a body to arrive, counted from the moment when the server starts to read the body.
 const DEADLINE: Duration = Duration::from_secs(15);
 

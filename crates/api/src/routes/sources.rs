@@ -93,7 +93,8 @@ pub(crate) async fn put(
             hops: 0,
             now,
         };
-        let context = SourceContext { current: current.as_ref(), seal: &seal, renew: &renew, template: &template };
+        let context =
+            SourceContext { current: current.as_ref(), seal: &seal, renew: &renew, template: &template };
         let source = submission.into_source(&context)?;
         let record = source.record(&caller.tenant, &name);
         check_size(&record)?;

@@ -371,3 +371,15 @@ async fn invalid_sources_are_refused_with_the_field() {
     }
     assert_eq!(sources.get("/v1/sources").await["data"], json!([]));
 }
+
+#[tokio::test]
+async fn webhook_of_a_mebibyte_is_stored() {
+    let sources = Sources::start().await;
+    sources.put("github", &preset("github")).await;
+    let body = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024 * 1024 - 8));
+    let headers = format!("X-Hub-Signature-256: sha256={}\r\nX-GitHub-Delivery: d1\r\n", hex(SECRET, &body));
+    assert_eq!((body.len(), sources.receive("github", &headers, &body).await.status), (1024 * 1024, 200));
+    let id = sources.get("/v1/events").await["data"][0]["id"].as_str().unwrap().to_owned();
+    let event = sources.get(&format!("/v1/events/{id}")).await;
+    assert_eq!(event["event"]["data"]["a"].as_str().unwrap().len(), 1024 * 1024 - 8);
+}

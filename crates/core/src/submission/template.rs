@@ -18,8 +18,10 @@ const PLACEHOLDER: &str = "$event";
 
 /// Maximum number of placeholders in a template.
 const MAX_PLACEHOLDERS: usize = 50;
-/// Maximum length of the filled payload, in bytes: an event of the largest size, and 32 KiB for the rest.
-const MAX_PAYLOAD: usize = (256 + 32) * 1024;
+/// Maximum length of an event that a client published, in bytes.
+const MAX_EVENT: usize = 256 * 1024;
+/// Maximum number of bytes of a filled payload, in addition to the event.
+const MAX_REST: usize = 32 * 1024;
 
 /// Kind whose handler does nothing.
 const NOOP: &str = "noop";
@@ -63,6 +65,8 @@ pub(crate) fn sample(
     })
 }
 
+const TOO_LARGE: &str = "the payload for this event is too large; expected at most 32 KiB more than the event, or than 256 KiB if the event is smaller; take fewer parts of the event";
+
 type Resolve<'a> = &'a dyn Fn(&str) -> Result<Option<Json>, &'static str>;
 
 fn build(
@@ -83,9 +87,10 @@ fn build(
         let detail = format!("the template has {count} placeholders; expected at most {MAX_PLACEHOLDERS}");
         return Err(vec![FieldError::new("/payload", detail)]);
     }
+    let max = event.json.get().len().max(MAX_EVENT) + MAX_REST;
     let payload = match &submission.payload {
         Some(payload) => Some(
-            substitute(payload, resolve, &Cell::new(MAX_PAYLOAD))
+            substitute(payload, resolve, &Cell::new(max))
                 .map_err(|detail| vec![FieldError::new("/payload", detail)])?,
         ),
         None => None,
@@ -98,9 +103,8 @@ fn build(
         (NOOP, None) => RawValue::NULL.to_owned(),
         (_, None) => raw(event.json).map_err(|error| vec![error.into()])?,
     };
-    if payload.get().len() > MAX_PAYLOAD {
-        let detail = format!("the payload for this event is too large; expected at most {MAX_PAYLOAD} bytes");
-        return Err(vec![FieldError::new("/payload", detail)]);
+    if payload.get().len() > max {
+        return Err(vec![FieldError::new("/payload", TOO_LARGE)]);
     }
     submission.payload = Some(payload);
     Ok(submission)
@@ -188,9 +192,7 @@ fn substitute(value: &RawValue, resolve: Resolve<'_>, left: &Cell<usize>) -> Res
                 }
                 let found = resolve(&pointer)?.unwrap_or_else(Json::null);
                 let rest = left.get().checked_sub(found.get().len());
-                left.set(rest.ok_or_else(|| {
-                    format!("the payload for this event is too large; expected at most {MAX_PAYLOAD} bytes")
-                })?);
+                left.set(rest.ok_or_else(|| TOO_LARGE.to_owned())?);
                 return raw(&found).map_err(|error| error.to_string());
             }
             let fields =
