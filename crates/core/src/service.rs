@@ -4,3 +4,4 @@ pub mod backend;
 pub mod config_cache;
 pub mod fan_out;
 pub mod schedules;
+pub mod waits;

@@ -166,6 +166,18 @@ impl Backend {
         self.apply_event(name, known, event, Some(entry), keyed, now).await
     }
 
+    /// Applies the report of a receiver. The task stores `report`, so that a repeated report changes nothing.
+    pub async fn apply_report(
+        &self,
+        name: &TaskKey,
+        known: Option<Task>,
+        event: Event,
+        report: KeyedRequest,
+        now: Timestamp,
+    ) -> Result<Applied, ApplyError> {
+        self.apply_event(name, known, event, None, Some(report), now).await
+    }
+
     async fn apply_event(
         &self,
         name: &TaskKey,

@@ -105,6 +105,10 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required = false))]
     pub planned_at: Option<Timestamp>,
+    /// Task whose wait for a report timed out, and that so created this task. Absent unless a wait did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
+    pub timed_out_task: Option<TaskId>,
     /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -184,13 +188,13 @@ pub struct ErrorView<'a> {
     pub message: &'a str,
 }
 
-/// Hold that keeps a task from starting.
+/// Hold that keeps a task from starting, or the wait for the report of its receiver.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
 pub struct HeldView {
     /// Reason code for programs.
     pub reason: &'static str,
-    /// Time at which the task tries again.
+    /// Time at which the task tries again, or at which its wait times out.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub until: Timestamp,
 }
@@ -207,7 +211,8 @@ pub struct AttemptView<'a> {
     /// Time at which the attempt's outcome was decided. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
-    /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `null` while the attempt runs.
+    /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `waiting` while the task waits
+    /// for the report of the receiver. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub outcome: Option<&'static str>,
     /// Reason why the attempt did not succeed.
@@ -219,7 +224,9 @@ impl<'a> TaskView<'a> {
     /// Creates the complete view of a task.
     pub fn new(task: &'a Task, now: Timestamp) -> Self {
         let mut attempts: Vec<_> = task.attempts.iter().map(AttemptView::new).collect();
-        if let State::Running(lease) = &task.state {
+        if let State::Running(lease) = &task.state
+            && !task.is_wait_over()
+        {
             attempts.push(AttemptView {
                 number: task.token,
                 started_at: lease.started_at,
@@ -267,10 +274,11 @@ impl<'a> TaskView<'a> {
             _ => None,
         };
         let origin = task.options.origin.as_ref();
-        let (event, schedule, planned_at) = match origin {
-            None => (None, None, None),
-            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None),
-            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at),
+        let (event, schedule, planned_at, timed_out_task) = match origin {
+            None => (None, None, None, None),
+            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None, None),
+            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at, None),
+            Some(TaskOrigin::Wait { task }) => (None, None, None, Some(*task)),
         };
         Self {
             id: task.id,
@@ -298,6 +306,7 @@ impl<'a> TaskView<'a> {
             subscription: origin.and_then(TaskOrigin::subscription),
             schedule,
             planned_at,
+            timed_out_task,
             submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }
