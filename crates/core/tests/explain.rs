@@ -190,7 +190,7 @@ fn promised() -> (Task, ExplainInput) {
     let scoped = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
     let task = Task {
         due_at: wait.until,
-        hold: HoldState { holds: 1, reservations: scoped.into(), deferrals: 0 },
+        hold: HoldState { holds: 1, reservations: scoped.into(), deferrals: 0, completion: None },
         ..held(HeldReason::RateLimited)
     };
     (task, with(billing(), paced(), limiter))

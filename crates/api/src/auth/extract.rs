@@ -1,7 +1,8 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route has an [`Authorized`] argument, except the health checks and the OpenAPI document. Only this
-//! argument admits or refuses clients. It runs before the server reads the body.
+//! Every route has an [`Authorized`] argument, except the health checks and the OpenAPI document. The routes for
+//! reports have a [`Reporter`](crate::auth::reporter::Reporter) instead. Only these arguments admit or refuse
+//! clients. They run before the server reads the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -69,10 +70,7 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     let now = app.clock.now();
     let origin = origin(parts, &app.access_policy);
     if !network::admits(&app.access_policy.admitted, origin) {
-        return Err(Problem::new(
-            Code::AddressNotAllowed,
-            "the server accepts no requests from this address; send the request from an allowed network",
-        ));
+        return Err(address_not_allowed());
     }
     if app.access_policy.keys == AuthMode::Never {
         let settings = TenantSettings::default();
@@ -99,8 +97,16 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     Ok(caller)
 }
 
+/// Error: the server's networks do not contain the client's address.
+pub(super) fn address_not_allowed() -> Problem {
+    Problem::new(
+        Code::AddressNotAllowed,
+        "the server accepts no requests from this address; send the request from an allowed network",
+    )
+}
+
 /// Returns the client's address. Returns `None` if no [`Peer`] is set, or if a trusted proxy names no client.
-fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
+pub(super) fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     // A value that is not text becomes an invalid element. If the value were skipped, the next element would
     // count as the client's address, and the client can forge that element.

@@ -17,6 +17,8 @@ pub enum Code {
     InvalidCursor,
     /// The request has no valid API key.
     Unauthorized,
+    /// The task has not issued this completion token.
+    InvalidCompletionToken,
     /// The API key lacks the scope that the route requires.
     MissingScope,
     /// The server, or this key, does not accept requests from this address.
@@ -43,6 +45,8 @@ pub enum Code {
     KeyInactive,
     /// The task has ended. It can only be replayed.
     TaskEnded,
+    /// The task no longer waits for this report.
+    WaitEnded,
     /// Only nobat changes this task: it runs a schedule.
     InternalTask,
     /// The task has not ended, so it cannot be replayed.
@@ -77,7 +81,7 @@ pub enum Code {
     RateLimited,
     /// The tenant has reached its maximum number of waiting tasks.
     QuotaExceeded,
-    /// Too many requests from one address had no valid API key.
+    /// Too many requests from one address had no valid API key or completion token.
     TooManyAuthFailures,
     /// The maximum number of endpoint tests is in progress.
     TooManyTests,
@@ -93,13 +97,14 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
         Self::IdempotencyKeyNotSupported,
         Self::InvalidCursor,
         Self::Unauthorized,
+        Self::InvalidCompletionToken,
         Self::MissingScope,
         Self::AddressNotAllowed,
         Self::NotFound,
@@ -113,6 +118,7 @@ impl Code {
         Self::BodyTimeout,
         Self::KeyInactive,
         Self::TaskEnded,
+        Self::WaitEnded,
         Self::InternalTask,
         Self::TaskNotEnded,
         Self::GenerationMismatch,
@@ -165,6 +171,7 @@ impl Code {
             }
             Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid API key is required"),
+            Self::InvalidCompletionToken => ("invalid_completion_token", StatusCode::UNAUTHORIZED, "A valid completion token is required"),
             Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The API key lacks a scope"),
             Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "The client address is not allowed"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "No such route"),
@@ -180,6 +187,7 @@ impl Code {
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
+            Self::WaitEnded => ("wait_ended", StatusCode::CONFLICT, "The task no longer waits for this report"),
             Self::InternalTask => ("internal_task", StatusCode::CONFLICT, "The task runs a schedule"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
@@ -206,7 +214,7 @@ impl Code {
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
             Self::TooManyAuthFailures => {
-                ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid API key")
+                ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid credential")
             }
             Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are in progress"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),

@@ -5,4 +5,5 @@ pub(crate) mod examples;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod read;
+pub(crate) mod report;
 pub(crate) mod submit;

@@ -77,6 +77,13 @@ pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
 }
 
+/// Reads an object. See [`maybe_object`].
+///
+/// For `#[serde(deserialize_with = "…")]`.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::<T>::deserialize(deserializer).map(|object| object.0)
+}
+
 /// Field of an update: omitted, `null` or a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Patch<T> {

@@ -16,6 +16,9 @@ use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
+/// Labels of a task that a receiver may not see.
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
 /// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the
 /// scope `payload:view` omit `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and
 /// `parent`, and `endpoint` and `limit_key` if they are `null`.
@@ -262,6 +265,26 @@ impl<'a> TaskView<'a> {
             held: None,
             parent: None,
             ..Self::new(task, now)
+        }
+    }
+
+    /// Creates the view for a receiver that reports the outcome of the task. It omits all that only the client
+    /// has to know.
+    pub fn for_receiver(task: &'a Task, now: Timestamp) -> Self {
+        Self {
+            endpoint: None,
+            limit_key: None,
+            labels: &NO_LABELS,
+            progress: None,
+            held: None,
+            parent: None,
+            event: None,
+            subscription: None,
+            schedule: None,
+            planned_at: None,
+            timed_out_task: None,
+            submitted_by: None,
+            ..Self::summary(task, now)
         }
     }
 
