@@ -16,6 +16,7 @@ mod lost_reply;
 mod matrix;
 mod memory;
 mod moments;
+mod reports;
 mod schedules;
 mod secrets;
 mod tasks;

@@ -342,13 +342,12 @@ impl Explainer<'_> {
                 Some(Blocker::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.batching()),
-            // [`Explainer::block`] has checked these reasons before.
+            // [`Explainer::block`] has checked the first reasons before. [`Explainer::waiting`] explains the last.
             HeldReason::Paused
             | HeldReason::EndpointGone
             | HeldReason::EndpointMissing
-            | HeldReason::NoHandler => None,
-            // [`Explainer::waiting`] explains this reason.
-            HeldReason::Waiting => None,
+            | HeldReason::NoHandler
+            | HeldReason::Waiting => None,
         }
     }
 

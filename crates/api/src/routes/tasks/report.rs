@@ -35,7 +35,7 @@ const FAIL: &str = "/v1/tasks/{id}/fail";
 /// Report that the work is done.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Complete {
+pub(crate) struct SuccessReport {
     /// Result of the task: any JSON. Default `null`.
     #[schema(value_type = Option<serde_json::Value>, required = false)]
     result: Option<Box<RawValue>>,
@@ -44,10 +44,10 @@ pub(crate) struct Complete {
 /// Report that the work failed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Fail {
+pub(crate) struct FailureReport {
     /// Reason of the failure.
     #[serde(deserialize_with = "nobat_core::json::decode::object")]
-    error: FailError,
+    error: ReportedError,
     /// True to count the attempt as failed and to retry as the retry policy says. False to end the task as
     /// `failed`. Default `false`.
     retry: Option<bool>,
@@ -56,7 +56,7 @@ pub(crate) struct Fail {
 /// Reason of a reported failure.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FailError {
+pub(crate) struct ReportedError {
     /// Stable code for programs. Default `handler_error`.
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     code: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) struct FailError {
     operation_id = "complete_task",
     tag = "tasks",
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id, from the header `Nobat-Task-Id` of the call.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = Complete, example = json!({"result": {"invoice": 7}})),
+    request_body(content = SuccessReport, example = json!({"result": {"invoice": 7}})),
     responses((
         status = 200,
         description = "The task has succeeded. The response has no payload, result and attempts, and its labels and progress are empty.",
@@ -88,7 +88,7 @@ pub(crate) async fn complete(
     reporter: Reporter,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (body, Complete { result }) = read(&app, &reporter, request).await?;
+    let (body, SuccessReport { result }) = read(&app, &reporter, request).await?;
     let result = result.map_or_else(|| Ok(Json::null()), |result| Json::from_outside(&result));
     let result = result.map_err(|error| {
         let error = FieldError::new("/result", error.to_string());
@@ -109,7 +109,7 @@ pub(crate) async fn complete(
     operation_id = "fail_task",
     tag = "tasks",
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id, from the header `Nobat-Task-Id` of the call.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = Fail, example = json!({"error": {"code": "card_declined", "message": "the bank declined the card"}, "retry": false})),
+    request_body(content = FailureReport, example = json!({"error": {"code": "card_declined", "message": "the bank declined the card"}, "retry": false})),
     responses((
         status = 200,
         description = "The task has failed, or retries. The response has no payload, result and attempts, and its labels and progress are empty.",
@@ -122,7 +122,8 @@ pub(crate) async fn fail(
     reporter: Reporter,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (body, Fail { error: FailError { code, message }, retry }) = read(&app, &reporter, request).await?;
+    let (body, FailureReport { error: ReportedError { code, message }, retry }) =
+        read(&app, &reporter, request).await?;
     if code.as_deref().is_some_and(|code| !Name::is_valid(code)) {
         return Err(vec![FieldError::new("/error/code", format!("expected {EXPECTED_NAME}"))].into());
     }
