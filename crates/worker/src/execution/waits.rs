@@ -6,6 +6,7 @@ use nobat_core::service::waits::Waits;
 use nobat_core::task::lifecycle::Event;
 use nobat_core::task::{Task, Then};
 use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::LIMITER_UNAVAILABLE_PAUSE;
@@ -24,19 +25,18 @@ impl Runner {
         self.settle(task.key(), Some(task), event, stop).await
     }
 
+    /// Returns the service that ends waits.
+    pub fn waits(&self, now: Timestamp) -> Waits<'_> {
+        Waits { backend: &self.backend, config_cache: &self.config_cache, kinds: &self.handlers, now }
+    }
+
     async fn time_out(&self, task: &Task) -> Event {
         let Some(handler) = self.handlers.get(&task.kind) else {
             return self.hold(task.token, HeldReason::NoHandler);
         };
         // A handler of another version may read no wait in the payload.
         let then = handler.wait(&task.payload).map_or(Then::Fail, |wait| wait.then);
-        let waits = Waits {
-            backend: &self.backend,
-            config_cache: &self.config_cache,
-            kinds: &self.handlers,
-            now: self.clock.now(),
-        };
-        match waits.time_out(task, &then, self.jitter()).await {
+        match self.waits(self.clock.now()).time_out(task, &then, self.jitter()).await {
             Ok(event) => event,
             Err(error) => {
                 tracing::warn!(task = %task.id, %error, "the wait of a task timed out, but the store failed; the wait ends some seconds late");
