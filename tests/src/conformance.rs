@@ -91,7 +91,7 @@ macro_rules! conformance_cases {
             ]
             schedules: [planned_time_creates_one_task, changed_schedule_ends_its_earlier_task]
             waits: [
-                accepted_call_waits_for_one_report, report_during_the_call_ends_the_task,
+                accepted_call_waits_for_one_completion, completion_during_the_call_ends_the_task,
                 reported_failure_is_retried_with_another_token, time_out_fails_or_retries_the_task, time_out_creates_one_task
             ]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]

@@ -22,9 +22,9 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::error_code::Code;
 use crate::routes::problem_codes::{
-    BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare, declare_report,
+    BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare, declare_completion,
 };
-use crate::routes::tasks::{cancel_replay, explain, list, read, report, submit};
+use crate::routes::tasks::{cancel_replay, complete_fail, explain, list, read, submit};
 
 /// Returns the routes, each with its description for the OpenAPI document. The route of the document itself
 /// is in [`mod@crate::openapi`].
@@ -46,8 +46,8 @@ pub(crate) fn all() -> OpenApiRouter<App> {
             routes!(cancel_replay::replay),
             &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch, Code::InternalTask]],
         ))
-        .routes(declare_report(routes!(report::complete)))
-        .routes(declare_report(routes!(report::fail)))
+        .routes(declare_completion(routes!(complete_fail::complete)))
+        .routes(declare_completion(routes!(complete_fail::fail)))
         .routes(declare(routes!(keys::create), &[&BODY, &[Code::IdempotencyKeyNotSupported]]))
         .routes(declare(routes!(keys::page), &[&PAGE]))
         .routes(declare(routes!(keys::one), &[&[Code::KeyNotFound]]))

@@ -572,7 +572,7 @@ fn waiting_task_names_its_time_out_and_what_follows() {
         error: None,
     };
     let task = Task { attempts: vec![attempt], ..held(HeldReason::Waiting) };
-    let start = "the receiver accepted the call at 07:59:40, and the task waits for its report; without a report by 08:01:00, ";
+    let start = "the receiver accepted the call at 07:59:40, and the task waits for its completion; without a completion by 08:01:00, ";
     let template = Then::Task(Json::null());
     for (then, end) in [
         (None, "the wait ends with wait_timeout"),
@@ -587,7 +587,7 @@ fn waiting_task_names_its_time_out_and_what_follows() {
         assert_eq!((found.until, found.by), (Some(at(60)), None));
     }
     let over = explain(&Task { due_at: ago(1), ..task }, &unobstructed(), at(0));
-    let reason = "the wait for the receiver's report timed out at 07:59:59, and a worker must end it";
+    let reason = "the wait for the receiver's completion timed out at 07:59:59, and a worker must end it";
     assert_eq!((over.code.as_str(), short(&over.reason).as_str()), ("queued", reason));
 }
 

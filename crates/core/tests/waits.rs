@@ -1,4 +1,4 @@
-//! Compares waits for reports with a reference model, and checks the end of each wait.
+//! Compares waits for completions with a reference model, and checks the end of each wait.
 
 use std::time::Duration;
 
@@ -88,16 +88,16 @@ fn waiting() -> Task {
 }
 
 fn success(number: u8) -> Event {
-    Event::ReportSuccess { digest: digest(number), result: Json::from_text("7".to_owned()).unwrap() }
+    Event::CompleteByToken { digest: digest(number), result: Json::from_text("7".to_owned()).unwrap() }
 }
 
 fn failure(number: u8, retry: Retry) -> Event {
     let error = TaskError::new("card_declined", "the bank declined the card");
-    Event::ReportFailure { digest: digest(number), error, retry, policy: None, spread: spread() }
+    Event::FailByToken { digest: digest(number), error, retry, policy: None, spread: spread() }
 }
 
 fn time_out(task: &Task, retry: Retry) -> Event {
-    let error = TaskError::new(ErrorCode::WAIT_TIMEOUT, "no report");
+    let error = TaskError::new(ErrorCode::WAIT_TIMEOUT, "no completion");
     Event::TimeOut { token: task.token, error, retry, policy: None, spread: spread() }
 }
 
@@ -122,7 +122,7 @@ fn accepted_call_waits_until_the_time_out() {
 }
 
 #[test]
-fn report_ends_the_task_after_and_during_the_call() {
+fn completion_ends_the_task_after_and_during_the_call() {
     for (task, result) in [(waiting(), at(9)), (calling(task(), 1, START), at(9))] {
         let done = step(task.clone(), success(1), result);
         assert_eq!(done.status(at(9)), Status::Ended(Outcome::Succeeded));
@@ -423,7 +423,7 @@ proptest! {
                 Ok(Change { task: mut after, .. }) => {
                     prop_assert!(is_report != Some(false), "a spent token changes nothing");
                     if is_report.is_some() {
-                        // As `Backend::apply_report` does in the same write.
+                        // As `Backend::apply_completion` does in the same write.
                         after.remember(digest(model.issued).request([1; 8]));
                     }
                     model.follow(op, &task, &after);

@@ -1,4 +1,4 @@
-//! Waits for the reports of receivers.
+//! Waits for the completions by receivers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ enum Script {
     Retry,
     Task,
     /// The receiver reports before it responds.
-    ReportDuringCall,
+    CompleteDuringCall,
 }
 
 /// Handler of a receiver that accepts every call.
@@ -53,7 +53,7 @@ impl Handler for Later {
 
     fn wait(&self, script: &Script) -> Option<Wait> {
         let then = match script {
-            Script::Fail | Script::ReportDuringCall => Then::Fail,
+            Script::Fail | Script::CompleteDuringCall => Then::Fail,
             Script::Retry => Then::Retry,
             Script::Task => Then::Task(sample::json(r#"{"kind": "mail", "delay": 5}"#)),
         };
@@ -64,10 +64,10 @@ impl Handler for Later {
         let token: CompletionToken = context.completion_token().unwrap_or_default().parse()?;
         let digest = token.digest();
         self.tokens.lock().unwrap().push(digest);
-        if matches!(script, Script::ReportDuringCall) {
-            let report = digest.request([1; 8]);
-            let event = Event::ReportSuccess { digest, result: Json::null() };
-            self.backend.apply_report(&context.name, None, event, report, self.now).await.unwrap();
+        if matches!(script, Script::CompleteDuringCall) {
+            let completion = digest.request([1; 8]);
+            let event = Event::CompleteByToken { digest, result: Json::null() };
+            self.backend.apply_completion(&context.name, None, event, completion, self.now).await.unwrap();
         }
         Ok("accepted")
     }
@@ -129,24 +129,24 @@ impl<'a> Waiter<'a> {
 }
 
 async fn report(world: &World, task: &Task, event: Event, body: u8) -> Result<Applied, ApplyError> {
-    let (Event::ReportSuccess { digest, .. } | Event::ReportFailure { digest, .. }) = &event else {
+    let (Event::CompleteByToken { digest, .. } | Event::FailByToken { digest, .. }) = &event else {
         panic!("{event:?}")
     };
-    let report = digest.request([body; 8]);
-    world.backend.apply_report(&task.key(), None, event, report, world.now()).await
+    let completion = digest.request([body; 8]);
+    world.backend.apply_completion(&task.key(), None, event, completion, world.now()).await
 }
 
 fn success(digest: TokenDigest) -> Event {
-    Event::ReportSuccess { digest, result: sample::json(r#"{"done": 1.0}"#) }
+    Event::CompleteByToken { digest, result: sample::json(r#"{"done": 1.0}"#) }
 }
 
 fn failure(digest: TokenDigest, retry: Retry) -> Event {
     let error = TaskError::new("card_declined", "the bank declined the card");
-    Event::ReportFailure { digest, error, retry, policy: None, spread: JitterSample::from_bits(0) }
+    Event::FailByToken { digest, error, retry, policy: None, spread: JitterSample::from_bits(0) }
 }
 
-/// A task that waits takes one report. A repetition changes nothing, and another report is refused.
-pub async fn accepted_call_waits_for_one_report(world: World) {
+/// A task that waits takes one completion. A repetition changes nothing, and another completion is refused.
+pub async fn accepted_call_waits_for_one_completion(world: World) {
     let waiter = Waiter::new(&world);
     let task = waiter.call(1, "Fail").await;
     assert_eq!((waiter.status(&task), task.due_at, task.attempt), (Status::Held, world.now() + TIMEOUT, 1));
@@ -162,7 +162,7 @@ pub async fn accepted_call_waits_for_one_report(world: World) {
 
     world.time.advance(Duration::from_mins(9));
     let Applied::Done(done) = report(&world, &task, success(waiter.token()), 1).await.unwrap() else {
-        panic!("the first report is no repetition")
+        panic!("the first completion is no repetition")
     };
     assert_eq!(waiter.status(&done), Status::Ended(Outcome::Succeeded));
     assert_eq!(done.result.as_ref().map(Json::get), Some(r#"{"done": 1.0}"#));
@@ -174,10 +174,10 @@ pub async fn accepted_call_waits_for_one_report(world: World) {
     assert_eq!(world.get(&task).await, done);
 }
 
-/// A report can arrive before the response to the call. The worker's outcome then changes nothing.
-pub async fn report_during_the_call_ends_the_task(world: World) {
+/// A completion can arrive before the response to the call. The worker's outcome then changes nothing.
+pub async fn completion_during_the_call_ends_the_task(world: World) {
     let waiter = Waiter::new(&world);
-    let task = waiter.call(1, "ReportDuringCall").await;
+    let task = waiter.call(1, "CompleteDuringCall").await;
     assert_eq!(waiter.status(&task), Status::Ended(Outcome::Succeeded));
     assert_eq!((task.attempts.len(), task.attempt), (1, 1));
     assert_eq!(task.token_state(&waiter.token()), TokenState::Spent);

@@ -1,7 +1,7 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
 //! Every route has an [`Authorized`] argument, except the health checks and the OpenAPI document. The routes for
-//! reports have a [`Reporter`](crate::auth::reporter::Reporter) instead. Only these arguments admit or refuse
+//! completions have a [`TokenHolder`](crate::auth::token_holder::TokenHolder) instead. Only these arguments admit or refuse
 //! clients. They run before the server reads the body.
 
 use std::marker::PhantomData;

@@ -45,7 +45,7 @@ pub enum Code {
     KeyInactive,
     /// The task has ended. It can only be replayed.
     TaskEnded,
-    /// The task no longer waits for this report.
+    /// The task no longer waits for this completion.
     WaitEnded,
     /// Only nobat changes this task: it runs a schedule.
     InternalTask,
@@ -187,7 +187,7 @@ impl Code {
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
-            Self::WaitEnded => ("wait_ended", StatusCode::CONFLICT, "The task no longer waits for this report"),
+            Self::WaitEnded => ("wait_ended", StatusCode::CONFLICT, "The task no longer waits for this completion"),
             Self::InternalTask => ("internal_task", StatusCode::CONFLICT, "The task runs a schedule"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),

@@ -53,8 +53,8 @@ pub(crate) const EVENT: [Code; 4] =
 pub(crate) const TASK_CHANGE: [Code; 3] =
     [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
 
-/// Codes of routes for the reports of receivers, in addition to [`BODY`] and [`STORE`].
-const REPORT: [Code; 6] = [
+/// Codes of routes for the completions by receivers, in addition to [`BODY`] and [`STORE`].
+const COMPLETION: [Code; 6] = [
     Code::InvalidCompletionToken,
     Code::AddressNotAllowed,
     Code::RateLimited,
@@ -86,13 +86,13 @@ pub(crate) fn declare(
     (schemas, paths, router)
 }
 
-/// Adds problem codes and the completion token to the description of a route for reports.
-pub(crate) fn declare_report(
+/// Adds problem codes and the completion token to the description of a route for completions.
+pub(crate) fn declare_completion(
     (schemas, mut paths, router): UtoipaMethodRouter<App>,
 ) -> UtoipaMethodRouter<App> {
     for operation in paths.paths.values_mut().flat_map(operations) {
         operation.security = Some(vec![SecurityRequirement::new(COMPLETION_TOKEN, [""; 0])]);
-        describe(operation, &[&BODY[..], &REPORT, &STORE].concat());
+        describe(operation, &[&BODY[..], &COMPLETION, &STORE].concat());
     }
     (schemas, paths, router)
 }

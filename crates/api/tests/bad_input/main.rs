@@ -6,6 +6,7 @@
 mod access;
 mod anything;
 mod callers;
+mod completions;
 mod endpoints;
 mod explain;
 mod fields;
@@ -16,7 +17,6 @@ mod lost_reply;
 mod matrix;
 mod memory;
 mod moments;
-mod reports;
 mod schedules;
 mod secrets;
 mod tasks;

@@ -11,7 +11,7 @@ use crate::world::{Answer, World};
 /// Operations without a key. They reveal no tenant's data.
 const PUBLIC: [&str; 3] = ["healthz", "readyz", "openapi"];
 
-/// Operations of receivers. Their credential is a completion token, see `reports.rs`.
+/// Operations of receivers. Their credential is a completion token, see `completions.rs`.
 const OF_RECEIVERS: [&str; 2] = ["complete_task", "fail_task"];
 
 /// Operations on the whole installation. No tenant owns what they read and change.

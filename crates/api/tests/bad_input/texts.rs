@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::reports::called;
+use crate::completions::called;
 use crate::world::{Answer, World};
 
 /// Placeholder in a body for the tried value, so that a number is sent as it is written.

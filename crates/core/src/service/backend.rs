@@ -166,16 +166,16 @@ impl Backend {
         self.apply_event(name, known, event, Some(entry), keyed, now).await
     }
 
-    /// Applies the report of a receiver. The task stores `report`, so that a repeated report changes nothing.
-    pub async fn apply_report(
+    /// Applies the completion by a receiver. The task stores `completion`, so that a repeated completion changes nothing.
+    pub async fn apply_completion(
         &self,
         name: &TaskKey,
         known: Option<Task>,
         event: Event,
-        report: KeyedRequest,
+        completion: KeyedRequest,
         now: Timestamp,
     ) -> Result<Applied, ApplyError> {
-        self.apply_event(name, known, event, None, Some(report), now).await
+        self.apply_event(name, known, event, None, Some(completion), now).await
     }
 
     async fn apply_event(

@@ -1,4 +1,4 @@
-//! Ends waits that timed out, and finds the retry policy after a report.
+//! Ends waits that timed out, and finds the retry policy after a completion.
 
 use std::sync::Arc;
 

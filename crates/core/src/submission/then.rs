@@ -1,4 +1,4 @@
-//! Task that nobat creates when a wait for a report times out: the field `wait.then` of a payload.
+//! Task that nobat creates when a wait for a completion times out: the field `wait.then` of a payload.
 
 use serde::Deserialize;
 

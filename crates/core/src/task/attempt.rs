@@ -32,7 +32,7 @@ pub enum AttemptOutcome {
     Interrupted,
     /// The handler stopped because a client canceled the task.
     Canceled,
-    /// The receiver accepted the call, and the task waits for its report. The end of the wait replaces this
+    /// The receiver accepted the call, and the task waits for its completion. The end of the wait replaces this
     /// outcome.
     Waiting,
 }

@@ -79,7 +79,7 @@ pub struct TokenDigest(pub [u8; 32]);
 
 impl TokenDigest {
     /// Returns the request that a task keeps about a spent token. `body` is the first part of the SHA-256 of
-    /// the report, or zeros if the wait ended without a report.
+    /// the completion, or zeros if the wait ended without a completion.
     pub fn request(&self, body: [u8; 8]) -> KeyedRequest {
         let mut key = [0; 16];
         key.copy_from_slice(&self.0[..16]);
@@ -117,9 +117,9 @@ pub struct IssuedToken {
 /// State of a token that a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
-    /// The task waits for a report with this token, or its attempt is still running.
+    /// The task waits for a completion with this token, or its attempt is still running.
     Live,
-    /// The task had issued this token. A report has used the token, or the wait has ended.
+    /// The task had issued this token. A completion has used the token, or the wait has ended.
     Spent,
     /// The task has not issued this token, or has issued more than [`Task::KEPT_REQUESTS`] tokens since.
     Unknown,
@@ -130,7 +130,7 @@ impl Task {
     pub fn token_state(&self, digest: &TokenDigest) -> TokenState {
         match self.hold.completion {
             Some(issued) if issued.digest == *digest => {
-                if self.takes_report() {
+                if self.takes_completion() {
                     TokenState::Live
                 } else {
                     TokenState::Spent
@@ -147,8 +147,8 @@ impl Task {
             && self.hold.completion.is_some_and(|issued| issued.attempt < self.token)
     }
 
-    /// Returns true if a report with the issued token can be applied.
-    pub(crate) fn takes_report(&self) -> bool {
+    /// Returns true if a completion with the issued token can be applied.
+    pub(crate) fn takes_completion(&self) -> bool {
         let is_open = matches!(
             self.state,
             State::Running(_) | State::Waiting(Waiting::Held(Held { reason: HeldReason::Waiting }))

@@ -99,14 +99,14 @@ pub enum Event {
         until: Timestamp,
     },
     /// The receiver reports that it did the work.
-    ReportSuccess {
+    CompleteByToken {
         /// Digest of the completion token.
         digest: TokenDigest,
         /// Result of the task.
         result: Json,
     },
     /// The receiver reports that the work failed.
-    ReportFailure {
+    FailByToken {
         /// Digest of the completion token.
         digest: TokenDigest,
         /// Reason of the failure.
@@ -249,8 +249,8 @@ pub enum TransitionError {
     /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
-    /// The task does not wait for a report with this completion token.
-    #[error("the task does not wait for a report with this token")]
+    /// The task does not wait for a completion with this completion token.
+    #[error("the task does not wait for a completion with this token")]
     NotWaiting,
     /// The task is not held, or tries again soon, or no client can remove the reason of the hold.
     #[error("the task has no hold that a client can end")]
@@ -333,8 +333,8 @@ impl Task {
             }
             event @ (Event::IssueToken { .. }
             | Event::Wait { .. }
-            | Event::ReportSuccess { .. }
-            | Event::ReportFailure { .. }
+            | Event::CompleteByToken { .. }
+            | Event::FailByToken { .. }
             | Event::TimeOut { .. }) => return self.apply_to_wait(event, now),
             Event::Stop { token } => {
                 let lease = self.lease(token)?;

@@ -108,7 +108,7 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required = false))]
     pub planned_at: Option<Timestamp>,
-    /// Task whose wait for a report timed out, and that so created this task. Absent unless a wait did.
+    /// Task whose wait for a completion timed out, and that so created this task. Absent unless a wait did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
     pub timed_out_task: Option<TaskId>,
@@ -191,7 +191,7 @@ pub struct ErrorView<'a> {
     pub message: &'a str,
 }
 
-/// Hold that keeps a task from starting, or the wait for the report of its receiver.
+/// Hold that keeps a task from starting, or the wait for the completion by its receiver.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
 pub struct HeldView {
@@ -215,7 +215,7 @@ pub struct AttemptView<'a> {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
     /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `waiting` while the task waits
-    /// for the report of the receiver. `null` while the attempt runs.
+    /// for the completion by the receiver. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub outcome: Option<&'static str>,
     /// Reason why the attempt did not succeed.
@@ -270,7 +270,7 @@ impl<'a> TaskView<'a> {
 
     /// Creates the view for a receiver that reports the outcome of the task. It omits all that only the client
     /// has to know.
-    pub fn for_receiver(task: &'a Task, now: Timestamp) -> Self {
+    pub fn for_token_holder(task: &'a Task, now: Timestamp) -> Self {
         Self {
             endpoint: None,
             limit_key: None,

@@ -1,4 +1,4 @@
-//! Wait for a report: the receiver accepts a call and reports the outcome later.
+//! Wait for a completion: the receiver accepts a call and reports the outcome later.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::types::bounds::Bounds;
 use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 
-/// Wait for the report of a receiver that has accepted a call.
+/// Wait for the completion by a receiver that has accepted a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
     /// Maximum duration of the wait.

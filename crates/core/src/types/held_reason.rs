@@ -30,7 +30,7 @@ pub enum HeldReason {
     Batching,
     /// The worker's process has no free file handle, port, memory or DNS query for the call.
     ResourceExhausted,
-    /// The receiver accepted the call, and the task waits for its report.
+    /// The receiver accepted the call, and the task waits for its completion.
     Waiting,
     /// A reason that this version does not know: a later version of nobat stored it.
     Other,

@@ -18,7 +18,7 @@ pub(crate) struct TokenIssuer {
 }
 
 impl TokenIssuer {
-    /// Issues a token for a running attempt. The digest is stored before the call, because a report can arrive
+    /// Issues a token for a running attempt. The digest is stored before the call, because a completion can arrive
     /// before the response to the call.
     pub(crate) async fn issue(&self, name: &TaskKey, attempt: u64) -> Result<CompletionToken, Failure> {
         let mut random = [0; 32];

@@ -90,7 +90,7 @@ pub struct Call {
     /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list,
     /// or 408, 425, 429 and `>=500`.
     pub retry_statuses: Option<Vec<Range>>,
-    /// Wait for a report. A response that means success then says that the receiver accepted the work and
+    /// Wait for a completion. A response that means success then says that the receiver accepted the work and
     /// reports the outcome later, with the token in the request header `Nobat-Completion-Token`. A task with
     /// this field is never part of a batch.
     #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]

@@ -1,4 +1,4 @@
-//! Explanation of a task that waits for the report of its receiver.
+//! Explanation of a task that waits for the completion by its receiver.
 
 use crate::policy::explain::{ExplainCode, Explainer, Explanation};
 use crate::task::{ErrorCode, Then};
@@ -16,7 +16,7 @@ impl Explainer<'_> {
             Some(Then::Task(_)) => "nobat creates the task in `wait.then`, and this task fails with",
         };
         let reason = format!(
-            "the receiver accepted the call{}, and the task waits for its report; without a report by {due}, {then} {code}{}",
+            "the receiver accepted the call{}, and the task waits for its completion; without a completion by {due}, {then} {code}{}",
             since.unwrap_or_default(),
             self.deadline()
         );
@@ -26,7 +26,7 @@ impl Explainer<'_> {
     /// Explains a wait that has timed out and that no worker has ended yet.
     pub(super) fn timed_out(&self) -> String {
         format!(
-            "the wait for the receiver's report timed out at {}, and a worker must end it",
+            "the wait for the receiver's completion timed out at {}, and a worker must end it",
             self.task.due_at
         )
     }

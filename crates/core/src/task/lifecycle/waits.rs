@@ -1,4 +1,4 @@
-//! Transitions of a task that waits for the report of its receiver.
+//! Transitions of a task that waits for the completion by its receiver.
 
 use crate::limits::Reservations;
 use crate::task::Task;
@@ -26,8 +26,8 @@ impl Task {
                 self.retire_token();
                 self.hold.completion = Some(IssuedToken { attempt: token, digest });
             }
-            Event::Wait { token, until, .. } => self.wait_for_report(token, until, now)?,
-            Event::ReportSuccess { digest, result } => {
+            Event::Wait { token, until, .. } => self.wait_for_completion(token, until, now)?,
+            Event::CompleteByToken { digest, result } => {
                 if let Some(lease) = self.take_token(&digest)? {
                     self.record(lease, AttemptOutcome::Succeeded, None, now);
                 }
@@ -35,7 +35,7 @@ impl Task {
                 self.error = None;
                 self.end(Outcome::Succeeded, now);
             }
-            Event::ReportFailure { digest, error, retry, policy, spread } => {
+            Event::FailByToken { digest, error, retry, policy, spread } => {
                 let cancel = if let Some(lease) = self.take_token(&digest)? {
                     self.record(lease, AttemptOutcome::Failed, Some(error), now);
                     lease.cancel
@@ -53,7 +53,7 @@ impl Task {
         Ok(Reservations::default())
     }
 
-    fn wait_for_report(
+    fn wait_for_completion(
         &mut self,
         token: u64,
         until: Timestamp,
@@ -90,14 +90,15 @@ impl Task {
         Ok(())
     }
 
-    /// Takes the token of a report. Returns the lease if the attempt is still running.
+    /// Takes the token of a completion. Returns the lease if the attempt is still running.
     fn take_token(&mut self, digest: &TokenDigest) -> Result<Option<Lease>, TransitionError> {
         let lease = match &self.state {
             State::Ended(_) => return Err(TransitionError::Ended),
             State::Running(lease) => Some(*lease),
             State::Waiting(_) => None,
         };
-        let is_live = self.takes_report() && self.hold.completion.is_some_and(|own| own.digest == *digest);
+        let is_live =
+            self.takes_completion() && self.hold.completion.is_some_and(|own| own.digest == *digest);
         if !is_live {
             return Err(TransitionError::NotWaiting);
         }
@@ -105,7 +106,7 @@ impl Task {
         Ok(lease)
     }
 
-    /// Ends the token without a report. The task remembers it, so that a late report is told apart from one
+    /// Ends the token without a completion. The task remembers it, so that a late completion is told apart from one
     /// with a wrong token.
     pub(super) fn retire_token(&mut self) {
         if let Some(issued) = self.hold.completion.take() {
@@ -137,7 +138,7 @@ impl Task {
         self.close_waiting_attempt(AttemptOutcome::Failed, now);
     }
 
-    /// Sets the outcome of the attempt whose report the task waited for, if there is one. Its error becomes
+    /// Sets the outcome of the attempt whose completion the task waited for, if there is one. Its error becomes
     /// the task's error.
     pub(super) fn close_waiting_attempt(&mut self, outcome: AttemptOutcome, now: Timestamp) {
         if let Some(attempt) =

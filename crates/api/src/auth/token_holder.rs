@@ -17,14 +17,14 @@ use crate::http::problem::Problem;
 pub(crate) static TOKEN: HeaderName = HeaderName::from_static("nobat-completion-token");
 
 /// Receiver with a token that the task in the path has issued.
-pub(crate) struct Reporter {
+pub(crate) struct TokenHolder {
     /// The task, as read for the check of the token.
     pub(crate) task: Task,
     /// Digest of the token.
     pub(crate) digest: TokenDigest,
 }
 
-impl FromRequestParts<App> for Reporter {
+impl FromRequestParts<App> for TokenHolder {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {

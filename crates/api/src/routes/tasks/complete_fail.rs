@@ -1,4 +1,4 @@
-//! Reports of receivers that accepted a call: complete and fail.
+//! Completions by receivers that accepted a call: complete and fail.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::reporter::Reporter;
+use crate::auth::token_holder::TokenHolder;
 use crate::http::body::{self, Received};
 use crate::http::error_code::Code;
 use crate::http::idempotency::body_digest;
@@ -27,36 +27,36 @@ use crate::http::page::EXPECTED_NAME;
 use crate::http::problem::Problem;
 use crate::http::response;
 
-/// Route, as a part of the stored digest of a report.
+/// Route, as a part of the stored digest of a completion.
 const COMPLETE: &str = "/v1/tasks/{id}/complete";
 
 const FAIL: &str = "/v1/tasks/{id}/fail";
 
-/// Report that the work is done.
+/// Completion of work that is done.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SuccessReport {
+pub(crate) struct CompleteRequest {
     /// Result of the task: any JSON. Default `null`.
     #[schema(value_type = Option<serde_json::Value>, required = false)]
     result: Option<Box<RawValue>>,
 }
 
-/// Report that the work failed.
+/// Completion of work that failed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FailureReport {
+pub(crate) struct FailRequest {
     /// Reason of the failure.
     #[serde(deserialize_with = "nobat_core::json::decode::object")]
-    error: ReportedError,
+    error: FailError,
     /// True to count the attempt as failed and to retry as the retry policy says. False to end the task as
     /// `failed`. Default `false`.
     retry: Option<bool>,
 }
 
-/// Reason of a reported failure.
+/// Reason of the failure.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ReportedError {
+pub(crate) struct FailError {
     /// Stable code for programs. Default `handler_error`.
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     code: Option<String>,
@@ -64,9 +64,9 @@ pub(crate) struct ReportedError {
     message: String,
 }
 
-/// Report the success of a task
+/// Complete a waiting task
 ///
-/// Ends a task that waits for a report as `succeeded`. The token in the header `Nobat-Completion-Token` comes
+/// Ends a task that waits for a completion as `succeeded`. The token in the header `Nobat-Completion-Token` comes
 /// from the task's latest call. No API key is needed. A repeated request with the same body changes nothing,
 /// and its response shows the task in its current state.
 #[utoipa::path(
@@ -75,32 +75,32 @@ pub(crate) struct ReportedError {
     operation_id = "complete_task",
     tag = "tasks",
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id, from the header `Nobat-Task-Id` of the call.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = SuccessReport, example = json!({"result": {"invoice": 7}})),
+    request_body(content = CompleteRequest, example = json!({"result": {"invoice": 7}})),
     responses((
         status = 200,
         description = "The task has succeeded. The response has no payload, result and attempts, and its labels and progress are empty.",
         body = TaskView<'static>,
-        headers(("Idempotency-Replayed" = String, description = "`true` if the same report was applied before.")),
+        headers(("Idempotency-Replayed" = String, description = "`true` if the same completion was applied before.")),
     )),
 )]
 pub(crate) async fn complete(
     State(app): State<App>,
-    reporter: Reporter,
+    holder: TokenHolder,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (body, SuccessReport { result }) = read(&app, &reporter, request).await?;
+    let (body, CompleteRequest { result }) = read(&app, &holder, request).await?;
     let result = result.map_or_else(|| Ok(Json::null()), |result| Json::from_outside(&result));
     let result = result.map_err(|error| {
         let error = FieldError::new("/result", error.to_string());
         Problem::from(vec![FieldError { code: Some(Code::MalformedJson.as_str()), ..error }])
     })?;
-    let event = Event::ReportSuccess { digest: reporter.digest, result };
-    apply(&app, reporter, event, COMPLETE, &body).await
+    let event = Event::CompleteByToken { digest: holder.digest, result };
+    apply(&app, holder, event, COMPLETE, &body).await
 }
 
-/// Report the failure of a task
+/// Fail a waiting task
 ///
-/// Ends a task that waits for a report as `failed`, or retries it. The token in the header
+/// Ends a task that waits for a completion as `failed`, or retries it. The token in the header
 /// `Nobat-Completion-Token` comes from the task's latest call. No API key is needed. A repeated request with
 /// the same body changes nothing, and its response shows the task in its current state.
 #[utoipa::path(
@@ -109,61 +109,61 @@ pub(crate) async fn complete(
     operation_id = "fail_task",
     tag = "tasks",
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id, from the header `Nobat-Task-Id` of the call.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = FailureReport, example = json!({"error": {"code": "card_declined", "message": "the bank declined the card"}, "retry": false})),
+    request_body(content = FailRequest, example = json!({"error": {"code": "card_declined", "message": "the bank declined the card"}, "retry": false})),
     responses((
         status = 200,
         description = "The task has failed, or retries. The response has no payload, result and attempts, and its labels and progress are empty.",
         body = TaskView<'static>,
-        headers(("Idempotency-Replayed" = String, description = "`true` if the same report was applied before.")),
+        headers(("Idempotency-Replayed" = String, description = "`true` if the same completion was applied before.")),
     )),
 )]
 pub(crate) async fn fail(
     State(app): State<App>,
-    reporter: Reporter,
+    holder: TokenHolder,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (body, FailureReport { error: ReportedError { code, message }, retry }) =
-        read(&app, &reporter, request).await?;
+    let (body, FailRequest { error: FailError { code, message }, retry }) =
+        read(&app, &holder, request).await?;
     if code.as_deref().is_some_and(|code| !Name::is_valid(code)) {
         return Err(vec![FieldError::new("/error/code", format!("expected {EXPECTED_NAME}"))].into());
     }
     let error = TaskError::new(code.as_deref().unwrap_or(ErrorCode::HANDLER_ERROR), message);
     let (retry, policy) = match retry {
-        Some(true) => (Retry::Backoff, retry_policy(app.config_cache(), &reporter.task).await?),
+        Some(true) => (Retry::Backoff, retry_policy(app.config_cache(), &holder.task).await?),
         Some(false) | None => (Retry::Never, None),
     };
     let spread = JitterSample::from_bits(rand::random());
-    let event = Event::ReportFailure { digest: reporter.digest, error, retry, policy, spread };
-    apply(&app, reporter, event, FAIL, &body).await
+    let event = Event::FailByToken { digest: holder.digest, error, retry, policy, spread };
+    apply(&app, holder, event, FAIL, &body).await
 }
 
 async fn read<T: DeserializeOwned>(
     app: &App,
-    reporter: &Reporter,
+    holder: &TokenHolder,
     request: Request,
 ) -> Result<(Received, T), Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(app, &reporter.task.tenant, &head.headers, body).await?;
-    let report = read_object(&body)?;
-    Ok((body, report))
+    let body = body::json(app, &holder.task.tenant, &head.headers, body).await?;
+    let completion = read_object(&body)?;
+    Ok((body, completion))
 }
 
 async fn apply(
     app: &App,
-    Reporter { task, digest }: Reporter,
+    TokenHolder { task, digest }: TokenHolder,
     event: Event,
     route: &'static str,
     body: &[u8],
 ) -> Result<Response, Problem> {
     let (name, now) = (task.key(), app.clock.now());
-    let report = digest.request(body_digest(route, body));
-    let applied = app.backend.apply_report(&name, Some(task), event, report, now).await;
+    let completion = digest.request(body_digest(route, body));
+    let applied = app.backend.apply_completion(&name, Some(task), event, completion, now).await;
     let applied = applied.map_err(|error| match error {
         ApplyError::Refused(TransitionError::NotWaiting | TransitionError::KeyReused) => wait_ended(),
         error => error.into(),
     })?;
     let (Applied::Done(task) | Applied::Repeated(task)) = &applied;
-    let view = TaskView::for_receiver(task, now);
+    let view = TaskView::for_token_holder(task, now);
     let mut response = response::value(StatusCode::OK, response::TASK_BYTES, &view)?;
     if matches!(applied, Applied::Repeated(_)) {
         response::mark_replayed(&mut response);
@@ -174,6 +174,6 @@ async fn apply(
 fn wait_ended() -> Problem {
     Problem::new(
         Code::WaitEnded,
-        "the task no longer waits for this report: another report was applied, the wait timed out, or a later attempt has begun; each attempt has a token of its own",
+        "the task no longer waits for this completion: another completion was applied, the wait timed out, or a later attempt has begun; each attempt has a token of its own",
     )
 }

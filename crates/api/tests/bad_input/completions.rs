@@ -1,4 +1,4 @@
-//! Reports of receivers: `POST /v1/tasks/{id}/complete` and `/fail`, whose credential is a completion token.
+//! Completions by receivers: `POST /v1/tasks/{id}/complete` and `/fail`, whose credential is a completion token.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn read(world: &World, task: &Called) -> Value {
 }
 
 #[tokio::test]
-async fn report_ends_a_waiting_and_a_running_task() {
+async fn completion_ends_a_waiting_and_a_running_task() {
     let world = World::guarded().await;
     for waits in [true, false] {
         for (route, body) in ROUTES {
@@ -234,13 +234,13 @@ async fn invalid_report_names_its_fields_and_changes_nothing() {
         format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nNobat-Completion-Token: {}\r\n", task.token);
     world.ask(format!("{head}Content-Length: 2\r\n\r\n{{}}")).await.problem(415, "unsupported_media_type");
     assert_eq!(read(&world, &task).await, before);
-    // A report without a result has the result `null`, in either form.
+    // A completion without a result has the result `null`, in either form.
     assert_eq!(task.report(&world, "complete", r#"{"result":null}"#).await.status, 200);
     assert_eq!(read(&world, &task).await["result"], Value::Null);
 }
 
 #[tokio::test]
-async fn report_counts_against_the_request_rate_of_its_tenant() {
+async fn completion_counts_against_the_request_rate_of_its_tenant() {
     let world = World::guarded().await;
     let task = called(&world, "acme").await;
     let admin = world.key("root", "admin").await;
@@ -252,12 +252,12 @@ async fn report_counts_against_the_request_rate_of_its_tenant() {
     let refused = task.report(&world, "complete", "{}").await;
     refused.problem(429, "rate_limited");
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(task.report(&world, "complete", "{}").await.status, 200, "a repeated report");
+    assert_eq!(task.report(&world, "complete", "{}").await.status, 200, "a repeated completion");
 }
 
 /// The token is the credential, also on a server that has no API keys and serves its own machine only.
 #[tokio::test]
-async fn report_needs_an_admitted_address_and_no_key() {
+async fn completion_needs_an_admitted_address_and_no_key() {
     let policy = |admitted| AccessPolicy { keys: AuthMode::NotYet, admitted, proxies: Vec::new() };
     let world = World::behind(policy(vec!["192.0.2.0/24".parse().unwrap()])).await;
     let id = "task_01jd0000000000000000000000";
