@@ -40,4 +40,5 @@ mod e2e {
     mod submit;
     mod url;
     mod wait;
+    mod waits;
 }
