@@ -66,6 +66,7 @@ fn read_source(configuration: &[u8]) -> Result<Source, ()> {
         max_timeout: Duration::from_hours(12),
         kinds: &*KINDS,
         endpoint: None,
+        then_endpoint: None,
         queue: None,
         hops: 0,
         now,

@@ -18,6 +18,7 @@ pub mod replay;
 pub mod retention;
 pub mod schedules;
 pub mod sweep;
+pub mod waits;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -89,6 +90,10 @@ macro_rules! conformance_cases {
                 all_subscriptions_get_the_event, lists_events_by_type
             ]
             schedules: [planned_time_creates_one_task, changed_schedule_ends_its_earlier_task]
+            waits: [
+                accepted_call_waits_for_one_completion, completion_during_the_call_ends_the_task,
+                reported_failure_is_retried_with_another_token, time_out_fails_or_retries_the_task, time_out_creates_one_task
+            ]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             config: [
                 finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
@@ -284,6 +289,7 @@ mod tests {
             ("limiters", include_str!("conformance/limiters.rs")),
             ("events", include_str!("conformance/events.rs")),
             ("schedules", include_str!("conformance/schedules.rs")),
+            ("waits", include_str!("conformance/waits.rs")),
             ("explain", include_str!("conformance/explain.rs")),
             ("config", include_str!("conformance/config.rs")),
         ];

@@ -9,8 +9,8 @@ use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservatio
 use nobat_core::task::callback::Callback;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::task::{
-    Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, TaskOrigin,
-    Waiting,
+    Fingerprint, HoldState, InheritedDefaults, IssuedToken, KeyedRequest, Outcome, State, Task, TaskOptions,
+    TaskOrigin, TokenDigest, Waiting,
 };
 use nobat_core::types::id::{EventId, TaskId};
 use nobat_core::types::name::{Name, Tenant};
@@ -122,6 +122,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
                 batch: Some(u64::MAX),
             },
             deferrals: 2,
+            completion: Some(IssuedToken { attempt: u64::MAX, digest: TokenDigest([9; 32]) }),
         },
         requests: vec![request(0), request(255)],
         ..task(number, now)

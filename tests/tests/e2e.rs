@@ -41,4 +41,5 @@ mod e2e {
     mod submit;
     mod url;
     mod wait;
+    mod waits;
 }

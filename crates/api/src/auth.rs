@@ -5,3 +5,4 @@ pub(crate) mod extract;
 pub(crate) mod lookups;
 pub(crate) mod policy;
 pub(crate) mod principal;
+pub(crate) mod token_holder;

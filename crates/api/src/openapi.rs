@@ -8,7 +8,7 @@ use bytes::Bytes;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{OpenApi, RefOr, Required};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::http::problem::{FieldErrorView, ProblemView};
 use crate::http::response;
 use crate::routes;
-use crate::routes::problem_codes::operations;
+use crate::routes::problem_codes::{COMPLETION_TOKEN, operations};
 
 /// Returns the document.
 pub fn openapi() -> OpenApi {
@@ -81,7 +81,13 @@ fn declare_security(document: &mut OpenApi) {
         "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first key is created."
             .to_owned(),
     );
-    document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    let token = ApiKeyValue::with_description(
+        "Nobat-Completion-Token",
+        "Token of one attempt of one task. nobat sends it to the receiver of the attempt's call, in the header of the same name.",
+    );
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    components.add_security_scheme(COMPLETION_TOKEN, SecurityScheme::ApiKey(ApiKey::Header(token)));
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         // An empty list means that no key is needed. Without the list, the document would not state it.
         operation.security.get_or_insert_default();

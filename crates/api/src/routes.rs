@@ -22,8 +22,10 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::error_code::Code;
-use crate::routes::problem_codes::{BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, WEBHOOK, declare};
-use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
+use crate::routes::problem_codes::{
+    BODY, EVENT, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, WEBHOOK, declare, declare_completion,
+};
+use crate::routes::tasks::{cancel_replay, complete_fail, explain, list, read, submit};
 
 /// Returns the routes, each with its description for the OpenAPI document. The route of the document itself
 /// is in [`mod@crate::openapi`].
@@ -46,6 +48,8 @@ pub(crate) fn all() -> OpenApiRouter<App> {
             routes!(cancel_replay::replay),
             &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch, Code::InternalTask]],
         ))
+        .routes(declare_completion(routes!(complete_fail::complete)))
+        .routes(declare_completion(routes!(complete_fail::fail)))
         .routes(declare(routes!(keys::create), &[&BODY, &[Code::IdempotencyKeyNotSupported]]))
         .routes(declare(routes!(keys::page), &[&PAGE]))
         .routes(declare(routes!(keys::one), &[&[Code::KeyNotFound]]))

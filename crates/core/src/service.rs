@@ -5,3 +5,4 @@ pub mod config_cache;
 pub mod fan_out;
 pub mod schedules;
 pub mod sources;
+pub mod waits;

@@ -8,6 +8,7 @@ mod schema;
 pub mod source;
 pub mod subscription;
 pub mod template;
+pub mod then;
 mod validation;
 
 pub use callback::{CallbackSubmission, EndWord};
@@ -22,9 +23,10 @@ use crate::auth::api_key::KeyId;
 use crate::config::endpoint::Endpoint;
 use crate::config::kind::{KindRegistry, Target};
 use crate::config::queue::QueueConfig;
+use crate::submission::then::Position;
 use crate::submission::validation::DEFAULT_QUEUE;
 use crate::task::retry_submission::RetrySubmission;
-use crate::task::{Fingerprint, InheritedDefaults, Outcome, Task, TaskKey, TaskOptions};
+use crate::task::{Fingerprint, InheritedDefaults, Outcome, Task, TaskKey, TaskOptions, Then, Wait};
 use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::id::TaskId;
 use crate::types::name::{InvalidName, Name, Tenant};
@@ -45,7 +47,9 @@ pub struct Submission {
     /// with an optional `path` if `endpoint` is set. The other fields of the object are optional: `method`
     /// (default `POST`), `headers`, `timeout`, `success_statuses` and `retry_statuses`; `body`, or
     /// `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255
-    /// visible ASCII characters, default a key made by nobat).
+    /// visible ASCII characters, default a key made by nobat); `wait`, if the receiver reports the outcome later:
+    /// an object with `timeout` (1 to 31,622,400 seconds) and optionally `then` (`fail`, the default, `retry`,
+    /// or the submission of another task).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
     /// Minimum delay before the start, in seconds. At most 366 days. Cannot be combined with `run_at`.
@@ -84,6 +88,7 @@ pub struct Submission {
 }
 
 /// Data that the server adds to a submission.
+#[derive(Clone, Copy)]
 pub struct SubmissionContext<'a> {
     /// Tenant that will own the task.
     pub tenant: &'a Tenant,
@@ -101,6 +106,8 @@ pub struct SubmissionContext<'a> {
     pub kinds: &'a dyn KindRegistry,
     /// Endpoint that the submission names, if it exists.
     pub endpoint: Option<&'a Endpoint>,
+    /// Endpoint that `wait.then` of the payload names ([`Submission::then_endpoint`]), if it exists.
+    pub then_endpoint: Option<&'a Endpoint>,
     /// Configuration of the queue. May be missing if the submission has a retry policy of its own.
     pub queue: Option<&'a QueueConfig>,
     /// Number of tasks in the chain that led to the request. 0 if no task led to the request.
@@ -117,6 +124,14 @@ impl Submission {
 
     /// Returns the task, or all errors in the submission.
     pub fn into_task(self, intake: &SubmissionContext<'_>) -> Result<Task, Vec<FieldError>> {
+        self.into_task_at(intake, Position::Outer)
+    }
+
+    fn into_task_at(
+        self,
+        intake: &SubmissionContext<'_>,
+        position: Position,
+    ) -> Result<Task, Vec<FieldError>> {
         let mut wrong = ValidationErrors(Vec::new());
         let now = intake.now;
         let kind = wrong.name("/kind", Some(&self.kind));
@@ -156,7 +171,16 @@ impl Submission {
         };
         if let Some(kind) = &kind {
             let aim = if self.endpoint.is_some() { Target::Endpoint } else { Target::Payload };
-            wrong.fit(intake.kinds.check(kind, &payload, aim));
+            let wait = wrong.fit(intake.kinds.check(kind, &payload, aim));
+            match (position, wait) {
+                (Position::Then, Some(_)) => {
+                    wrong.add("/payload/wait", "the task of `then` cannot wait itself; omit `wait`");
+                }
+                (Position::Outer, Some(Wait { then: Then::Task(template), .. })) => {
+                    wrong.then(&template, intake);
+                }
+                (Position::Outer, Some(_)) | (_, None) => {}
+            }
         }
         match (kind, queue) {
             (Some(kind), Some(queue)) if wrong.0.is_empty() => {

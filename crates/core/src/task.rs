@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod callback;
 mod callback_task;
 pub mod codec;
+pub mod completion;
 pub mod error_code;
 pub mod event;
 pub mod key;
@@ -15,12 +16,15 @@ mod retry_schema;
 pub mod retry_submission;
 pub mod state;
 pub mod view;
+pub mod wait;
 
 pub use attempt::{Attempt, AttemptOutcome, TaskError};
+pub use completion::{CompletionToken, IssuedToken, TokenDigest, TokenState};
 pub use error_code::ErrorCode;
 pub use key::TaskKey;
 pub use options::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions, TaskOrigin};
 pub use state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Status, Waiting};
+pub use wait::{Then, Wait};
 
 use crate::json::Json;
 
@@ -69,7 +73,8 @@ pub struct Task {
     pub progress: Option<Json>,
     /// Holds and reservations of the task while it waits for permission to start.
     pub hold: HoldState,
-    /// Requests with an idempotency key that changed the task, oldest first. At most [`Task::KEPT_REQUESTS`].
+    /// Requests with an idempotency key that changed the task, and spent completion tokens, oldest first. At
+    /// most [`Task::KEPT_REQUESTS`].
     pub requests: Vec<KeyedRequest>,
 }
 
@@ -107,8 +112,7 @@ impl Task {
         }
     }
 
-    /// Maximum number of requests with an idempotency key that a task keeps. The oldest request is dropped
-    /// first.
+    /// Maximum number of requests and spent completion tokens that a task keeps. The oldest is dropped first.
     pub const KEPT_REQUESTS: usize = 16;
 
     /// Adds a request that changes the task in the same write.

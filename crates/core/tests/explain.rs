@@ -16,8 +16,8 @@ use nobat_core::policy::explain::ExplanationView;
 use nobat_core::policy::explain::{ExplainCode, ExplainInput, LimiterSnapshot, explain};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
-    CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError,
-    TaskOptions, Waiting,
+    Attempt, AttemptOutcome, CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome,
+    State, Task, TaskError, TaskOptions, Then, Waiting,
 };
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
@@ -190,7 +190,7 @@ fn promised() -> (Task, ExplainInput) {
     let scoped = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
     let task = Task {
         due_at: wait.until,
-        hold: HoldState { holds: 1, reservations: scoped.into(), deferrals: 0 },
+        hold: HoldState { holds: 1, reservations: scoped.into(), deferrals: 0, completion: None },
         ..held(HeldReason::RateLimited)
     };
     (task, with(billing(), paced(), limiter))
@@ -557,9 +557,38 @@ fn every_case_has_its_code_and_sentence() {
         assert_eq!((found.until, found.by), (Some(at(60)), by), "{reason}");
         said.insert(code);
     }
-    // Batching has a test of its own.
-    said.insert(HeldReason::Batching.as_str());
+    // Batching and waiting have tests of their own.
+    said.extend([HeldReason::Batching.as_str(), HeldReason::Waiting.as_str()]);
     assert_eq!(said, ExplainCode::all().map(ExplainCode::as_str).collect(), "every code has a case");
+}
+
+#[test]
+fn waiting_task_names_its_time_out_and_what_follows() {
+    let attempt = Attempt {
+        number: 1,
+        started_at: ago(21),
+        finished_at: ago(20),
+        outcome: AttemptOutcome::Waiting,
+        error: None,
+    };
+    let task = Task { attempts: vec![attempt], ..held(HeldReason::Waiting) };
+    let start = "the receiver accepted the call at 07:59:40, and the task waits for its completion; without a completion by 08:01:00, ";
+    let template = Then::Task(Json::null());
+    for (then, end) in [
+        (None, "the wait ends with wait_timeout"),
+        (Some(Then::Fail), "the task fails with wait_timeout"),
+        (Some(Then::Retry), "the attempt counts as failed with wait_timeout"),
+        (Some(template), "nobat creates the task in `wait.then`, and this task fails with wait_timeout"),
+    ] {
+        // A pause of the queue does not affect a wait.
+        let around = ExplainInput { then, ..paused(true, false, EndpointStatus::Open) };
+        let found = explain(&task, &around, at(0));
+        assert_eq!((found.code.as_str(), short(&found.reason)), ("waiting", format!("{start}{end}")));
+        assert_eq!((found.until, found.by), (Some(at(60)), None));
+    }
+    let over = explain(&Task { due_at: ago(1), ..task }, &unobstructed(), at(0));
+    let reason = "the wait for the receiver's completion timed out at 07:59:59, and a worker must end it";
+    assert_eq!((over.code.as_str(), short(&over.reason).as_str()), ("queued", reason));
 }
 
 #[test]

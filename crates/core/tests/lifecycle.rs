@@ -613,7 +613,8 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
     let reservation = Reservation { slot: 1, interval: 1 };
     let scoped = Some(ScopedReservation { scope: LimitScope::Tenant, reservation });
     for reason in HeldReason::ALL {
-        let turn = HoldState { holds: 7, reservations: scoped.clone().into(), deferrals: 3 };
+        let turn =
+            HoldState { holds: 7, reservations: scoped.clone().into(), deferrals: 3, completion: None };
         let task = Task {
             state: State::Waiting(Waiting::Held(Held { reason })),
             due_at: now + Duration::from_mins(5),
@@ -625,6 +626,7 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
             holds: 0,
             reservations: scoped.into(),
             deferrals: 3,
+            completion: None,
         };
         let expected = match reason {
             HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => {
@@ -653,7 +655,7 @@ fn ended_task_holds_no_reservation() {
     let reserved = Reservations { rate: scoped.clone(), batch: Some(7) };
     let holding = |state, deadline| Task {
         state,
-        hold: HoldState { holds: 7, reservations: reserved.clone(), deferrals: 3 },
+        hold: HoldState { holds: 7, reservations: reserved.clone(), deferrals: 3, completion: None },
         ..task(&[], None, 0, deadline, None)
     };
     let held = |reason| State::Waiting(Waiting::Held(Held { reason }));

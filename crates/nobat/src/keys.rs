@@ -16,6 +16,7 @@ use nobat_core::json::Json;
 use nobat_core::ports::Clock;
 use nobat_core::secrets::vault::Without;
 use nobat_core::service::config_cache::ConfigEpoch;
+use nobat_core::task::Wait;
 use nobat_core::types::name::Name;
 use nobat_worker::system::SystemClock;
 use serde_json::json;
@@ -173,7 +174,7 @@ impl Keys {
 struct NoKinds;
 
 impl KindRegistry for NoKinds {
-    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<(), KindError> {
+    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<Option<Wait>, KindError> {
         Err(KindError::UnknownKind(Vec::new()))
     }
 

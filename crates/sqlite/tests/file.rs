@@ -9,8 +9,8 @@ use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
 use nobat_core::ports::{ClaimResult, Clock, Delivery, InsertResult, StoreError};
 use nobat_core::submission::{Submission, SubmissionContext};
-use nobat_core::task::Task;
 use nobat_core::task::lifecycle::{Event, overdue};
+use nobat_core::task::{Task, Wait};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::jitter_sample::JitterSample;
@@ -42,8 +42,8 @@ impl Clock for Still {
 struct Any;
 
 impl KindRegistry for Any {
-    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<(), KindError> {
-        Ok(())
+    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<Option<Wait>, KindError> {
+        Ok(None)
     }
 
     fn check_authority(&self, _pem: &str) -> Result<(), String> {
@@ -70,6 +70,7 @@ fn task(number: u128) -> Task {
         submitted_by: None,
         max_payload: None,
         endpoint: None,
+        then_endpoint: None,
         queue: None,
         hops: 0,
         now: now(),

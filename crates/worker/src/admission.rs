@@ -28,7 +28,7 @@ use crate::admission::plan::{Admission, AttemptPlan};
 use crate::execution::runner::{HOLD_INTERVAL, Runner};
 
 /// Delay before the next check of a task whose limiter is unavailable.
-const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Maximum number of tries to mark an endpoint as gone while other processes change the endpoint.
 const MAX_CONFLICTS: usize = 5;
@@ -290,7 +290,9 @@ impl Runner {
         let (health, pause_until) = match event {
             // No call was made.
             Some(Event::Hold { .. }) => return self.limiter.cancel(plan.permits).await,
-            Some(Event::Succeed { result, .. }) => (plan.health_after_success(result), None),
+            Some(Event::Succeed { result, .. } | Event::Wait { result, .. }) => {
+                (plan.health_after_success(result), None)
+            }
             Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => {
                 (plan.health(error), Some(*until))
             }

@@ -6,3 +6,4 @@ mod fan_out;
 mod lease;
 pub mod runner;
 mod schedule;
+mod waits;

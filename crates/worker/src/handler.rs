@@ -3,6 +3,7 @@
 pub mod context;
 pub mod failure;
 pub mod registry;
+pub(crate) mod tokens;
 
 use std::panic::AssertUnwindSafe;
 
@@ -10,6 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nobat_core::config::kind::{KindError, Target};
 use nobat_core::json::Json;
+use nobat_core::task::Wait;
 use nobat_core::types::field_error::FieldError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +55,17 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Returns the wait for a completion, if somebody else finishes the work that an attempt starts.
+    ///
+    /// Each attempt then has a [`TaskContext::completion_token`]. If [`Handler::run`] succeeds, the task waits
+    /// for `POST /v1/tasks/{id}/complete` or `/fail` with this token, and the result of the attempt is not
+    /// stored. A task in [`Then`](nobat_core::task::Then) must come from the field `wait.then` of the payload,
+    /// because the server checks its endpoint and points its errors there.
+    fn wait(&self, input: &Self::Input) -> Option<Wait> {
+        let _ = input;
+        None
+    }
+
     /// Runs one attempt.
     fn run(
         &self,
@@ -89,13 +102,18 @@ pub type BatchOutcome<T> = Result<Vec<Result<T, Failure>>, Failure>;
 pub const MAX_RESULT: usize = 256 * 1024;
 
 impl<H: Handler> AnyHandler for H {
-    fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError> {
+    fn check(&self, payload: &Json, aim: Target) -> Result<Option<Wait>, KindError> {
         let input = payload.parse().map_err(|error| KindError::Payload(vec![error.into()]))?;
         let checked = match aim {
             Target::Payload => Handler::check(self, &input),
             Target::Endpoint => self.check_for_endpoint(&input).ok_or(KindError::EndpointNotSupported)?,
         };
-        checked.map_err(KindError::Payload)
+        checked.map_err(KindError::Payload)?;
+        Ok(Handler::wait(self, &input))
+    }
+
+    fn wait(&self, payload: &Json) -> Option<Wait> {
+        Handler::wait(self, &payload.parse().ok()?)
     }
 
     fn run<'a>(
@@ -103,7 +121,13 @@ impl<H: Handler> AnyHandler for H {
         payload: &'a Json,
         context: &'a TaskContext,
     ) -> BoxFuture<'a, Result<Json, Failure>> {
-        let work = async move { keep(&Handler::run(self, input(payload)?, context).await?) };
+        let work = async move {
+            let input = input(payload)?;
+            if let Some(wait) = Handler::wait(self, &input) {
+                context.issue_token(wait.timeout).await?;
+            }
+            keep(&Handler::run(self, input, context).await?)
+        };
         Box::pin(
             AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))),
         )

@@ -16,7 +16,7 @@ fn errors(kind: &str, payload: &str) -> Vec<String> {
         &Json::from_text(payload.to_owned()).unwrap(),
         Target::Payload,
     ) {
-        Ok(()) => Vec::new(),
+        Ok(_) => Vec::new(),
         Err(KindError::Payload(invalid)) => {
             invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect()
         }

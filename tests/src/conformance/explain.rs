@@ -17,8 +17,8 @@ use nobat_core::limits::{
 use nobat_core::ports::limiter_store::WriteResult;
 use nobat_core::secrets::vault::Without;
 use nobat_core::service::config_cache::ConfigEpoch;
-use nobat_core::task::Task;
 use nobat_core::task::lifecycle::Event;
+use nobat_core::task::{Task, Wait};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::name::Name;
@@ -32,8 +32,8 @@ use crate::sample;
 pub struct Any;
 
 impl KindRegistry for Any {
-    fn check(&self, _: &Name, _: &Json, _: Target) -> Result<(), KindError> {
-        Ok(())
+    fn check(&self, _: &Name, _: &Json, _: Target) -> Result<Option<Wait>, KindError> {
+        Ok(None)
     }
 
     fn check_authority(&self, _: &str) -> Result<(), String> {

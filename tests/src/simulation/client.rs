@@ -166,6 +166,7 @@ impl Client {
             submitted_by: None,
             max_payload: None,
             endpoint: endpoint.as_ref(),
+            then_endpoint: None,
             queue: None,
             hops: 0,
             now: self.clock.now(),

@@ -103,16 +103,7 @@ impl AuthCache {
         }
         let mut turn = None;
         if !self.keys.has_seen(&id) {
-            let network = origin.map(client_network);
-            let pace = if self.has_failed_too_often(network, now) {
-                GuessRate::Slowed(network)
-            } else {
-                GuessRate::Full
-            };
-            turn = Some(self.lookups.turn(pace).await.ok_or_else(|| match pace {
-                GuessRate::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
-                GuessRate::Full => StoreError::Overloaded.into(),
-            })?);
+            turn = Some(self.turn(origin, now).await?);
         }
         let since = self.keys.changes();
         let found = backend.config.key(id).await?.map(Arc::new);
@@ -121,6 +112,21 @@ impl AuthCache {
             turn.into_iter().for_each(Turn::found);
         }
         Ok(found.filter(|key| key.digest == digest))
+    }
+
+    /// Waits until the server may look up a credential that this process does not know. After a wait of 5 s, the
+    /// request fails.
+    pub(crate) async fn turn(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<Turn<'_>, Problem> {
+        let network = origin.map(client_network);
+        let pace = if self.has_failed_too_often(network, now) {
+            GuessRate::Slowed(network)
+        } else {
+            GuessRate::Full
+        };
+        self.lookups.turn(pace).await.ok_or_else(|| match pace {
+            GuessRate::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
+            GuessRate::Full => StoreError::Overloaded.into(),
+        })
     }
 
     /// Returns the limits of a tenant, at most 10 seconds old.
@@ -154,7 +160,7 @@ impl AuthCache {
         self.tenants.forget(tenant);
     }
 
-    /// Counts a request without a valid key. Returns a 429 if the client network has sent too many such
+    /// Counts a request without a valid key or completion token. Returns a 429 if the client network has sent too many such
     /// requests.
     pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
         let mut failures = self.failures.lock();
@@ -181,8 +187,7 @@ impl AuthCache {
 }
 
 fn too_many_auth_failures(pause: Duration) -> Problem {
-    let detail =
-        "too many requests from this address had no valid API key; try again after the time in Retry-After";
+    let detail = "too many requests from this address had no valid API key or completion token; try again after the time in Retry-After";
     Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 

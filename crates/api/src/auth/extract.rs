@@ -1,8 +1,9 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
 //! Every route has an [`Authorized`] argument, except the health checks, the OpenAPI document, and the route
-//! that receives webhooks, which the source verifies. The argument admits or refuses clients before the server
-//! reads the body.
+//! that receives webhooks, which the source verifies. The routes for completions have a
+//! [`TokenHolder`](crate::auth::token_holder::TokenHolder) instead. These arguments admit or refuse clients before
+//! the server reads the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -107,7 +108,7 @@ pub(crate) fn admitted_origin(parts: &Parts, app: &App) -> Result<Option<IpAddr>
 }
 
 /// Returns the client's address. Returns `None` if no [`Peer`] is set, or if a trusted proxy names no client.
-fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
+pub(super) fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     // A value that is not text becomes an invalid element. If the value were skipped, the next element would
     // count as the client's address, and the client can forge that element.

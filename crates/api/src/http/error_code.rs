@@ -19,6 +19,8 @@ pub enum Code {
     Unauthorized,
     /// The request to a source is not proved to come from the provider.
     WebhookNotVerified,
+    /// The task has not issued this completion token.
+    InvalidCompletionToken,
     /// The API key lacks the scope that the route requires.
     MissingScope,
     /// The server, or this key, does not accept requests from this address.
@@ -47,6 +49,8 @@ pub enum Code {
     KeyInactive,
     /// The task has ended. It can only be replayed.
     TaskEnded,
+    /// The task no longer waits for this completion.
+    WaitEnded,
     /// Only nobat changes this task: it runs a schedule.
     InternalTask,
     /// The task has not ended, so it cannot be replayed.
@@ -83,7 +87,7 @@ pub enum Code {
     RateLimited,
     /// The tenant has reached its maximum number of waiting tasks.
     QuotaExceeded,
-    /// Too many requests from one address had no valid API key.
+    /// Too many requests from one address had no valid API key or completion token.
     TooManyAuthFailures,
     /// The maximum number of endpoint tests is in progress.
     TooManyTests,
@@ -99,7 +103,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 47] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -107,6 +111,7 @@ impl Code {
         Self::InvalidCursor,
         Self::Unauthorized,
         Self::WebhookNotVerified,
+        Self::InvalidCompletionToken,
         Self::MissingScope,
         Self::AddressNotAllowed,
         Self::NotFound,
@@ -121,6 +126,7 @@ impl Code {
         Self::BodyTimeout,
         Self::KeyInactive,
         Self::TaskEnded,
+        Self::WaitEnded,
         Self::InternalTask,
         Self::TaskNotEnded,
         Self::EventIdReused,
@@ -177,6 +183,7 @@ impl Code {
             Self::WebhookNotVerified => {
                 ("webhook_not_verified", StatusCode::UNAUTHORIZED, "The webhook is not verified")
             }
+            Self::InvalidCompletionToken => ("invalid_completion_token", StatusCode::UNAUTHORIZED, "A valid completion token is required"),
             Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The API key lacks a scope"),
             Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "The client address is not allowed"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "No such route"),
@@ -193,6 +200,7 @@ impl Code {
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
+            Self::WaitEnded => ("wait_ended", StatusCode::CONFLICT, "The task no longer waits for this completion"),
             Self::InternalTask => ("internal_task", StatusCode::CONFLICT, "The task runs a schedule"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::EventIdReused => ("event_id_reused", StatusCode::CONFLICT, "The event id was used for another webhook"),
@@ -220,7 +228,7 @@ impl Code {
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
             Self::TooManyAuthFailures => {
-                ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid API key")
+                ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid credential")
             }
             Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are in progress"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),

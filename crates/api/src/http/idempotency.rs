@@ -78,6 +78,11 @@ pub(crate) fn keyed_request(
     Ok(Some(KeyedRequest { key: first(&digest), body: first(&fingerprint.0) }))
 }
 
+/// Returns the first bytes of the digest of a request. The changed task stores them.
+pub(crate) fn body_digest(route: &str, body: &[u8]) -> [u8; 8] {
+    first(&fingerprint(route, body).0)
+}
+
 fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
     std::array::from_fn(|place| digest[place])
 }

@@ -330,6 +330,10 @@ impl IntoResponse for Problem {
             Code::StoreUnavailable | Code::Overloaded => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)));
             }
+            Code::InvalidCompletionToken => {
+                let challenge = HeaderValue::from_static("Nobat-Completion-Token realm=\"nobat\"");
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
             Code::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"nobat\""));
             }

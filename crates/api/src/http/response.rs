@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 
 /// Approximate size in bytes of a task in a response, without its payload and result. Most tasks need a
 /// little less, so the buffer of the response seldom grows.
-const TASK_BYTES: usize = 640;
+pub(crate) const TASK_BYTES: usize = 640;
 
 /// Returns the response that shows a task, with the fields that the caller may see.
 pub(crate) fn task(

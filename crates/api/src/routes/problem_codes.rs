@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
@@ -75,6 +76,16 @@ pub(crate) const WEBHOOK: [Code; 19] = [
 pub(crate) const TASK_CHANGE: [Code; 3] =
     [Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
 
+/// Codes of routes for the completions by receivers, in addition to [`BODY`] and [`STORE`].
+const COMPLETION: [Code; 6] = [
+    Code::InvalidCompletionToken,
+    Code::AddressNotAllowed,
+    Code::RateLimited,
+    Code::TooManyAuthFailures,
+    Code::TaskEnded,
+    Code::WaitEnded,
+];
+
 /// Codes of routes that rotate a secret, in addition to [`BODY`].
 pub(crate) const ROTATION: [Code; 3] =
     [Code::TooManySecrets, Code::NoMasterKey, Code::IdempotencyKeyNotSupported];
@@ -97,6 +108,20 @@ pub(crate) fn declare(
     }
     (schemas, paths, router)
 }
+
+/// Adds problem codes and the completion token to the description of a route for completions.
+pub(crate) fn declare_completion(
+    (schemas, mut paths, router): UtoipaMethodRouter<App>,
+) -> UtoipaMethodRouter<App> {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(vec![SecurityRequirement::new(COMPLETION_TOKEN, [""; 0])]);
+        describe(operation, &[&BODY[..], &COMPLETION, &STORE].concat());
+    }
+    (schemas, paths, router)
+}
+
+/// Name of the security scheme of completion tokens.
+pub(crate) const COMPLETION_TOKEN: &str = "completion_token";
 
 /// Returns all operations of a path.
 pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

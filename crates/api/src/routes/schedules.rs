@@ -86,7 +86,7 @@ pub(crate) async fn put(
     let submission: ScheduleSubmission = read_object(&body)?;
     // `into_schedule` reports a template that cannot be read.
     let template = submission.template().unwrap_or_default();
-    let (endpoint, task_config) = app.config_cache().for_submission(&caller.tenant, &template).await?;
+    let config = app.config_cache().for_submission(&caller.tenant, &template).await?;
     let (is_new, schedule) = change(&app, &caller, &name, |current, now| {
         // `into_schedule` consumes the submission, so each try reads it again.
         let submission: ScheduleSubmission = read_object(&body)?;
@@ -98,8 +98,9 @@ pub(crate) async fn put(
             max_payload: caller.settings.max_payload_bytes,
             max_timeout: app.max_timeout,
             kinds: &*app.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: 0,
             now,
         };

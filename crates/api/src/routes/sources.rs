@@ -71,7 +71,7 @@ pub(crate) async fn put(
     let submission: SourceSubmission = read_object(&body)?;
     // `into_source` reports a template that cannot be read.
     let sample = submission.sample_task().and_then(Result::ok).unwrap_or_default();
-    let (endpoint, task_config) = app.config_cache().for_submission(&caller.tenant, &sample).await?;
+    let config = app.config_cache().for_submission(&caller.tenant, &sample).await?;
     let (now, place) = (app.clock.now(), Source::secret_context(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
@@ -88,8 +88,9 @@ pub(crate) async fn put(
             max_payload: None,
             max_timeout: app.max_timeout,
             kinds: &*app.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: 0,
             now,
         };

@@ -128,7 +128,7 @@ pub(crate) async fn put(
     let now = app.clock.now();
     // A template that cannot be read counts as empty here. `into_subscription` reports the error below.
     let sample = submission.sample_task().unwrap_or_default();
-    let (endpoint, task_config) = app.config_cache().for_submission(&caller.tenant, &sample).await?;
+    let config = app.config_cache().for_submission(&caller.tenant, &sample).await?;
     let known = app.backend.config.subscriptions(&caller.tenant).await?;
     if known.len() >= Subscription::MAX_PER_TENANT && known.iter().all(|(other, _)| *other != name) {
         let detail = format!(
@@ -149,8 +149,9 @@ pub(crate) async fn put(
             max_payload: None,
             max_timeout: app.max_timeout,
             kinds: &*app.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: 0,
             now,
         };

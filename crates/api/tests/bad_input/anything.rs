@@ -57,12 +57,14 @@ fn submission() -> impl Strategy<Value = String> {
     fields.prop_map(|fields| format!(r#"{{"kind":"noop"{}}}"#, fields.concat()))
 }
 
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 9] = [
     "/v1/tasks",
     "/v1/tasks/batch",
     "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc",
     "/v1/tasks/x/cancel",
     "/v1/tasks/x/replay",
+    "/v1/tasks/x/complete",
+    "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/fail",
     "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/explain",
     "/readyz",
 ];
@@ -139,6 +141,7 @@ fn any_header() {
         "idempotency-key: [ -~]{0,300}",
         "content-type: [ -~]{0,60}",
         "content-encoding: [ -~]{0,20}",
+        "nobat-completion-token: default:[A-Za-z0-9_-]{42,44}",
         "[a-z-]{1,30}: [ -~]{0,80}"
     ]
     .prop_map(|header| header + "\r\n");

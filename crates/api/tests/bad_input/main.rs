@@ -6,6 +6,7 @@
 mod access;
 mod anything;
 mod callers;
+mod completions;
 mod endpoints;
 mod explain;
 mod fields;

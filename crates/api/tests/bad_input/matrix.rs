@@ -11,6 +11,9 @@ use crate::world::{Answer, World};
 /// Operations without a key. They reveal no tenant's data. The source verifies a webhook.
 const PUBLIC: [&str; 5] = ["healthz", "readyz", "openapi", "receive_webhook", "answer_challenge"];
 
+/// Operations of receivers. Their credential is a completion token, see `completions.rs`.
+const OF_RECEIVERS: [&str; 2] = ["complete_task", "fail_task"];
+
 /// Operations on the whole installation. No tenant owns what they read and change.
 const OF_THE_INSTALLATION: [&str; 9] = [
     "create_key",
@@ -43,20 +46,17 @@ fn rows() -> Vec<Row> {
     operations
         .map(|(path, method, row)| {
             let security = row["security"].as_array().unwrap().first();
-            let scopes = security.map(|security| security["key"].as_array().unwrap().clone());
+            let scopes = security.and_then(|security| security["key"].as_array().cloned());
+            let takes_token = security.is_some_and(|security| security["completion_token"].is_array());
+            let id = row["operationId"].as_str().unwrap().to_owned();
+            assert_eq!(takes_token, OF_RECEIVERS.contains(&id.as_str()), "{path}");
             let scope = scopes.map(|scopes| {
                 assert_eq!(scopes.len(), 1, "{path}: a route requires one scope");
                 scopes[0].as_str().unwrap().parse().unwrap()
             });
             let mut parameters = row["parameters"].as_array().into_iter().flatten();
             let takes_key = parameters.any(|parameter| parameter["name"] == "Idempotency-Key");
-            Row {
-                id: row["operationId"].as_str().unwrap().to_owned(),
-                takes_key,
-                method: method.to_uppercase(),
-                path: path.clone(),
-                scope,
-            }
+            Row { id, takes_key, method: method.to_uppercase(), path: path.clone(), scope }
         })
         .collect()
 }
@@ -173,7 +173,8 @@ async fn every_route_requires_exactly_its_scope() {
     let world = World::guarded().await;
     for row in rows() {
         let Some(needed) = row.scope else {
-            assert!(PUBLIC.contains(&row.id.as_str()), "{} requires no key and is not in PUBLIC", row.id);
+            let is_known = PUBLIC.contains(&row.id.as_str()) || OF_RECEIVERS.contains(&row.id.as_str());
+            assert!(is_known, "{} requires no key and is not in PUBLIC", row.id);
             continue;
         };
         let (task, thing) = (submitted(&world, "acme").await, row.path.starts_with("/v1/keys"));
@@ -235,7 +236,8 @@ async fn task_of_another_tenant_looks_like_a_missing_one() {
     let (theirs, their_event) = (submitted(&world, "acme").await, published(&world, "acme").await);
     for row in rows()
         .iter()
-        .filter(|row| row.path.contains("{id}") && !OF_THE_INSTALLATION.contains(&row.id.as_str()))
+        .filter(|row| row.scope.is_some() && row.path.contains("{id}"))
+        .filter(|row| !OF_THE_INSTALLATION.contains(&row.id.as_str()))
     {
         let key = world.key("other", row.scope.unwrap().as_str()).await;
         let (id, nothing, code) = if row.path.starts_with("/v1/events/") {
@@ -303,7 +305,7 @@ async fn endpoint_of_another_tenant_looks_like_a_missing_one() {
 fn every_admin_operation_is_classified() {
     let rows = rows();
     let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-    for id in OF_THE_INSTALLATION.iter().chain(&PUBLIC) {
+    for id in OF_THE_INSTALLATION.iter().chain(&PUBLIC).chain(&OF_RECEIVERS) {
         assert!(known.contains(id), "{id} is not in the document");
     }
     for row in rows.iter().filter(|row| row.scope == Some(Scope::Admin)) {

@@ -18,8 +18,8 @@ use nobat_core::ports::{Clock, TaskStore};
 use nobat_core::secrets::vault::{MASTER_KEY_BYTES, MasterKey, Vault, VaultSource};
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::ConfigEpoch;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::{Event, transition};
+use nobat_core::task::{TaskKey, Wait};
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
@@ -111,14 +111,14 @@ impl Clock for StoppedClock {
 struct TwoKinds;
 
 impl KindRegistry for TwoKinds {
-    fn check(&self, kind: &Name, payload: &Json, _: Target) -> Result<(), KindError> {
+    fn check(&self, kind: &Name, payload: &Json, _: Target) -> Result<Option<Wait>, KindError> {
         match kind.as_str() {
-            "noop" => Ok(()),
+            "noop" => Ok(None),
             "http" if payload.get().contains("127.0.0.1") => Err(KindError::Payload(vec![FieldError {
                 code: Some("blocked_address"),
                 ..FieldError::new("/url", "leads to a private address")
             }])),
-            "http" if payload.get().contains("https://") => Ok(()),
+            "http" if payload.get().contains("https://") => Ok(None),
             "http" => Err(KindError::Payload(vec![FieldError::new("/url", "missing field `url`")])),
             _ => Err(KindError::UnknownKind(vec!["http".into(), "noop".into()])),
         }

@@ -1,14 +1,15 @@
 //! Port to the registry of kinds.
 
 use crate::json::Json;
+use crate::task::Wait;
 use crate::types::field_error::FieldError;
 use crate::types::name::Name;
 
 /// Registry of the kinds that this installation runs. The registry also checks the payloads of tasks.
 pub trait KindRegistry: Send + Sync {
-    /// Checks that this installation can run a task of this kind with this payload. JSON pointers in the
-    /// errors are relative to the payload.
-    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError>;
+    /// Checks that this installation can run a task of this kind with this payload. Returns the wait of the
+    /// task, if the payload has one. JSON pointers in the errors are relative to the payload.
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<Option<Wait>, KindError>;
 
     /// Checks that the text is PEM with certificate authorities. The error states the expected format.
     fn check_authority(&self, pem: &str) -> Result<(), String>;

@@ -3,6 +3,7 @@
 
 mod input;
 mod view;
+mod waiting;
 
 pub use input::{ExplainInput, LimiterSnapshot};
 pub use view::{BlockedByView, ExplanationView};
@@ -11,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::limits::{BreakerState, LimitScope, LimiterStatus};
 use crate::policy::{Block, decide, inherited_retry, pause_scope};
-use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Task, Waiting};
+use crate::task::{CancelRequest, Completion, Held, Lease, Outcome, State, Task, Waiting};
 use crate::types::held_reason::HeldReason;
 use crate::types::intervals::LEASE;
 use crate::types::time::Timestamp;
@@ -168,6 +169,7 @@ impl Explainer<'_> {
                 );
                 self.later(ExplainCode::Backoff, failed)
             }
+            State::Waiting(Waiting::Held(Held { reason: HeldReason::Waiting })) => self.waiting(),
             State::Waiting(Waiting::Held(held)) => self.held(held.reason),
         }
     }
@@ -221,6 +223,8 @@ impl Explainer<'_> {
     /// obstacles are known before the claim.
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
+        let is_wait =
+            matches!(self.task.state, State::Waiting(Waiting::Held(Held { reason: HeldReason::Waiting })));
         let (code, reason) = if self.now.since(due) > LEASE {
             (
                 ExplainCode::NoWorker,
@@ -231,6 +235,9 @@ impl Explainer<'_> {
         } else {
             (ExplainCode::Queued, format!("the task has been due since {due}, and waits for a worker"))
         };
+        if is_wait {
+            return self.says(code, None, self.timed_out());
+        }
         let prospect = self
             .prospect(self.now)
             .map(|says| format!("; the task will be held then, unless this changes: {says}"));
@@ -335,11 +342,12 @@ impl Explainer<'_> {
                 Some(Blocker::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.batching()),
-            // [`Explainer::block`] has checked these reasons before.
+            // [`Explainer::block`] has checked the first reasons before. [`Explainer::waiting`] explains the last.
             HeldReason::Paused
             | HeldReason::EndpointGone
             | HeldReason::EndpointMissing
-            | HeldReason::NoHandler => None,
+            | HeldReason::NoHandler
+            | HeldReason::Waiting => None,
         }
     }
 
@@ -454,6 +462,7 @@ impl Explainer<'_> {
             HeldReason::SecretUnavailable
             | HeldReason::LimiterUnavailable
             | HeldReason::ResourceExhausted
+            | HeldReason::Waiting
             | HeldReason::Other => "the task was held".to_owned(),
         }
     }

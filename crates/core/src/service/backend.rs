@@ -166,6 +166,18 @@ impl Backend {
         self.apply_event(name, known, event, Some(entry), keyed, now).await
     }
 
+    /// Applies the completion by a receiver. The task stores `completion`, so that a repeated completion changes nothing.
+    pub async fn apply_completion(
+        &self,
+        name: &TaskKey,
+        known: Option<Task>,
+        event: Event,
+        completion: KeyedRequest,
+        now: Timestamp,
+    ) -> Result<Applied, ApplyError> {
+        self.apply_event(name, known, event, None, Some(completion), now).await
+    }
+
     async fn apply_event(
         &self,
         name: &TaskKey,

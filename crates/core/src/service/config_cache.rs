@@ -174,17 +174,20 @@ impl ConfigCache {
         Ok(find(&all).unwrap_or(false))
     }
 
-    /// Returns the endpoint that a submission names. If the submission has no retry policy, also returns the
-    /// configuration of its queue and kind. A malformed name gives `None`, and the conversion into a task
-    /// reports the error.
+    /// Returns the configuration that the conversion of a submission into a task needs. A malformed name gives
+    /// `None`, and the conversion reports the error.
     pub async fn for_submission(
         &self,
         tenant: &Tenant,
         submission: &Submission,
-    ) -> Result<(Option<Arc<Endpoint>>, Option<Arc<TaskConfig>>), StoreError> {
+    ) -> Result<SubmissionConfig, StoreError> {
         let endpoint = match submission.endpoint.as_deref().map(Name::new) {
             Some(Ok(name)) => self.endpoint(tenant, &name).await?,
             _ => None,
+        };
+        let then_endpoint = match submission.then_endpoint() {
+            Some(name) => self.endpoint(tenant, &name).await?,
+            None => None,
         };
         let task_config = match (submission.queue(), Name::new(&submission.kind)) {
             (Ok(queue), Ok(kind)) if submission.retry.is_none() => {
@@ -192,12 +195,30 @@ impl ConfigCache {
             }
             _ => None,
         };
-        Ok((endpoint, task_config))
+        Ok(SubmissionConfig { endpoint, then_endpoint, task_config })
     }
 
     /// Makes this cache, and all caches that share its epoch, read the tenant's configuration again.
     pub fn forget(&self, tenant: &Tenant) {
         self.epoch.advance(tenant);
+    }
+}
+
+/// Configuration that the conversion of a submission into a task needs.
+#[derive(Clone, Debug, Default)]
+pub struct SubmissionConfig {
+    /// Endpoint that the submission names, if it exists.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Endpoint that `wait.then` of the payload names, if it exists.
+    pub then_endpoint: Option<Arc<Endpoint>>,
+    /// Configuration of the queue and the kind. `None` if the submission has a retry policy of its own.
+    pub task_config: Option<Arc<TaskConfig>>,
+}
+
+impl SubmissionConfig {
+    /// Returns the configuration of the queue.
+    pub fn queue(&self) -> Option<&QueueConfig> {
+        self.task_config.as_ref().map(|task_config| &task_config.queue)
     }
 }
 

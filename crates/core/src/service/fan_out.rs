@@ -157,7 +157,7 @@ impl FanOut<'_> {
             Err(errors) => return Ok(Err(errors)),
         };
         let TaskKey { tenant, id } = stored.task_key(name);
-        let (endpoint, task_config) = self.config_cache.for_submission(&tenant, &submission).await?;
+        let config = self.config_cache.for_submission(&tenant, &submission).await?;
         let context = SubmissionContext {
             tenant: &tenant,
             id,
@@ -166,8 +166,9 @@ impl FanOut<'_> {
             max_payload: None,
             max_timeout: self.max_timeout,
             kinds: self.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: stored.task.options.hops,
             now: self.now,
         };

@@ -13,7 +13,7 @@ use crate::service::backend::Backend;
 use crate::service::config_cache::ConfigCache;
 use crate::submission::SubmissionContext;
 use crate::submission::schedule::{SchedulePayload, read_template, schedule_task};
-use crate::task::{State, Task, TaskKey, TaskOrigin};
+use crate::task::{State, Task, TaskKey, TaskOrigin, Wait};
 use crate::types::field_error::FieldError;
 use crate::types::id::TaskId;
 use crate::types::name::{Name, Tenant};
@@ -43,12 +43,12 @@ const CHECK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Registry that also accepts kinds that this worker does not run. The server checked the kind. A task of such
 /// a kind is held until a worker runs it.
-struct AnyKind<'a>(&'a dyn KindRegistry);
+pub(crate) struct AnyKind<'a>(pub(crate) &'a dyn KindRegistry);
 
 impl KindRegistry for AnyKind<'_> {
-    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError> {
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<Option<Wait>, KindError> {
         match self.0.check(kind, payload, aim) {
-            Err(KindError::UnknownKind(_)) => Ok(()),
+            Err(KindError::UnknownKind(_)) => Ok(None),
             checked => checked,
         }
     }
@@ -181,10 +181,15 @@ impl Schedules<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let (mut endpoint, task_config) = self.config_cache.for_submission(tenant, &submission).await?;
-        if let (None, Some(Ok(name))) = (&endpoint, submission.endpoint.as_deref().map(Name::new)) {
-            // The cache may not know a new endpoint.
-            endpoint = self.backend.config.endpoint(tenant, &name).await?.map(Arc::new);
+        let mut config = self.config_cache.for_submission(tenant, &submission).await?;
+        // The cache may not know a new endpoint.
+        let stored =
+            async |name| self.backend.config.endpoint(tenant, &name).await.map(|it| it.map(Arc::new));
+        if let (None, Some(Ok(name))) = (&config.endpoint, submission.endpoint.as_deref().map(Name::new)) {
+            config.endpoint = stored(name).await?;
+        }
+        if let (None, Some(name)) = (&config.then_endpoint, submission.then_endpoint()) {
+            config.then_endpoint = stored(name).await?;
         }
         let context = SubmissionContext {
             tenant,
@@ -194,8 +199,9 @@ impl Schedules<'_> {
             max_payload: None,
             max_timeout: self.max_timeout,
             kinds: &AnyKind(self.kinds),
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: 0,
             now: self.now,
         };

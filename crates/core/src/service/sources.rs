@@ -74,7 +74,7 @@ impl Intake<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let (endpoint, task_config) = self.config_cache.for_submission(tenant, &submission).await?;
+        let config = self.config_cache.for_submission(tenant, &submission).await?;
         let context = SubmissionContext {
             tenant,
             id,
@@ -83,8 +83,9 @@ impl Intake<'_> {
             max_payload: self.max_payload,
             max_timeout: self.max_timeout,
             kinds: self.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops,
             now,
         };

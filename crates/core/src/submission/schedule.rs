@@ -188,15 +188,22 @@ impl ValidationErrors {
 /// Reads the template of a schedule. Such a template has no placeholders, unlike the template of a
 /// subscription.
 pub fn read_template(template: &Json) -> Result<Submission, Vec<FieldError>> {
+    read_fixed_template(
+        template,
+        "a schedule creates many tasks; omit this fixed time, or send `delay` for a later start",
+    )
+}
+
+/// Reads a template without placeholders. `detail` is the error for a fixed time.
+pub(super) fn read_fixed_template(
+    template: &Json,
+    detail: &'static str,
+) -> Result<Submission, Vec<FieldError>> {
     let submission: Submission =
         read_object(template.get().as_bytes()).map_err(|error| vec![FieldError::from(error)])?;
     let fixed = [("/run_at", submission.run_at.is_some()), ("/expires_at", submission.expires_at.is_some())];
     match fixed.into_iter().find(|(_, is_set)| *is_set) {
-        Some((pointer, _)) => {
-            let detail =
-                "a schedule creates many tasks; omit this fixed time, or send `delay` for a later start";
-            Err(vec![FieldError::new(pointer, detail)])
-        }
+        Some((pointer, _)) => Err(vec![FieldError::new(pointer, detail)]),
         None => Ok(submission),
     }
 }

@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::submission::callback::{CallbackSubmission, EndWord};
 use crate::task::callback::Callback;
 use crate::task::retry_submission::DELAYS;
-use crate::task::{Outcome, TaskOptions};
+use crate::task::{Outcome, TaskOptions, Wait};
 use crate::types::bounds::Bounds;
 use crate::types::field_error::{FieldError, ValidationErrors, is_invisible};
 use crate::types::http_url::HttpUrl;
@@ -157,9 +157,10 @@ impl ValidationErrors {
         labels
     }
 
-    pub(super) fn fit(&mut self, checked: Result<(), KindError>) {
+    /// Returns the wait of the payload, or records the errors.
+    pub(super) fn fit(&mut self, checked: Result<Option<Wait>, KindError>) -> Option<Wait> {
         match checked {
-            Ok(()) => {}
+            Ok(wait) => return wait,
             Err(KindError::UnknownKind(known)) => {
                 let detail = format!(
                     "this installation has no handler for this kind; expected one of: {}",
@@ -174,5 +175,6 @@ impl ValidationErrors {
                 self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload")));
             }
         }
+        None
     }
 }

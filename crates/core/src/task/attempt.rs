@@ -32,12 +32,15 @@ pub enum AttemptOutcome {
     Interrupted,
     /// The handler stopped because a client canceled the task.
     Canceled,
+    /// The receiver accepted the call, and the task waits for its completion. The end of the wait replaces this
+    /// outcome.
+    Waiting,
 }
 
 impl AttemptOutcome {
     /// All outcomes.
-    pub const ALL: [Self; 5] =
-        [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
+    pub const ALL: [Self; 6] =
+        [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled, Self::Waiting];
 
     /// Returns the word for the outcome.
     pub fn as_str(self) -> &'static str {
@@ -47,6 +50,7 @@ impl AttemptOutcome {
             Self::Crashed => "crashed",
             Self::Interrupted => "interrupted",
             Self::Canceled => "canceled",
+            Self::Waiting => "waiting",
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::auth::api_key::KeyId;
 use crate::limits::{Reservation, Reservations, ScopedReservation};
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback::Callback;
+use crate::task::completion::{IssuedToken, TokenDigest};
 use crate::task::options::{InheritedDefaults, KeyedRequest, TaskOptions, TaskOrigin};
 use crate::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::state::{HoldState, Outcome};
@@ -127,6 +128,8 @@ struct StoredOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    wait_of: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<KeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoint: Option<Name>,
@@ -175,10 +178,20 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// Stored form of a [`HoldState`]: holds, deferrals, reservation and batch. Absent values at the end are
-/// omitted.
+/// Stored form of a [`HoldState`]: holds, deferrals, reservation, batch and completion token. Absent values at
+/// the end are omitted.
 #[derive(Serialize, Deserialize)]
-struct StoredHoldState(u32, u32, #[serde(default)] Option<StoredReservation>, #[serde(default)] Option<u64>);
+struct StoredHoldState(
+    u32,
+    u32,
+    #[serde(default)] Option<StoredReservation>,
+    #[serde(default)] Option<u64>,
+    #[serde(default)] Option<StoredToken>,
+);
+
+/// Stored form of a completion token: number of the attempt, and digest in base64.
+#[derive(Serialize, Deserialize)]
+struct StoredToken(u64, String);
 
 /// Stored form of a reservation: limiter, slot in microseconds, interval in microseconds.
 #[derive(Serialize, Deserialize)]
@@ -213,6 +226,7 @@ impl From<&TaskOptions> for StoredOptions {
                 (stored.schedule, stored.planned_at_ms) = (Some(schedule), planned_at.map(Timestamp::millis));
             }
             Some(TaskOrigin::Source { source }) => stored.source = Some(source),
+            Some(TaskOrigin::Wait { task }) => stored.wait_of = Some(task),
         }
         stored
     }
@@ -226,7 +240,10 @@ impl From<StoredOptions> for TaskOptions {
                 let planned_at = row.planned_at_ms.map(Timestamp::from_millis);
                 Some(TaskOrigin::Schedule { schedule, planned_at })
             }
-            (None, None) => row.source.map(|source| TaskOrigin::Source { source }),
+            (None, None) => {
+                let of_source = row.source.map(|source| TaskOrigin::Source { source });
+                of_source.or(row.wait_of.map(|task| TaskOrigin::Wait { task }))
+            }
         };
         Self {
             timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),
@@ -315,6 +332,7 @@ impl From<&Attempt> for StoredAttempt {
             AttemptOutcome::Crashed => 2,
             AttemptOutcome::Interrupted => 3,
             AttemptOutcome::Canceled => 4,
+            AttemptOutcome::Waiting => 5,
         };
         let error = attempt.error.as_ref().map(StoredError::from);
         Self(attempt.number, attempt.started_at.millis(), attempt.finished_at.millis(), outcome, error)
@@ -331,6 +349,7 @@ impl TryFrom<StoredAttempt> for Attempt {
             2 => AttemptOutcome::Crashed,
             3 => AttemptOutcome::Interrupted,
             4 => AttemptOutcome::Canceled,
+            5 => AttemptOutcome::Waiting,
             _ => return Err(Unreadable("the attempts of a task")),
         };
         Ok(Self {
@@ -349,7 +368,10 @@ impl From<&HoldState> for StoredHoldState {
         let scoped = scoped
             .as_ref()
             .map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
-        Self(hold.holds, hold.deferrals, scoped, *batch)
+        let completion = hold
+            .completion
+            .map(|issued| StoredToken(issued.attempt, BASE64URL_NOPAD.encode(&issued.digest.0)));
+        Self(hold.holds, hold.deferrals, scoped, *batch, completion)
     }
 }
 
@@ -362,7 +384,13 @@ impl TryFrom<StoredHoldState> for HoldState {
             Ok(ScopedReservation { scope: of, reservation: Reservation { slot, interval } })
         };
         let reserved = Reservations { rate: row.2.map(scoped).transpose()?, batch: row.3 };
-        Ok(Self { holds: row.0, deferrals: row.1, reservations: reserved })
+        let completion = |StoredToken(attempt, digest): StoredToken| {
+            let digest = BASE64URL_NOPAD.decode(digest.as_bytes()).ok()?;
+            Some(IssuedToken { attempt, digest: TokenDigest(digest.try_into().ok()?) })
+        };
+        let completion =
+            row.4.map(|token| completion(token).ok_or(Unreadable("the hold of a task"))).transpose()?;
+        Ok(Self { holds: row.0, deferrals: row.1, reservations: reserved, completion })
     }
 }
 

@@ -54,11 +54,13 @@ impl ErrorCode {
     pub const STORE_UNAVAILABLE: &'static str = "store_unavailable";
     /// A subscription selected the event, but the task from its template would not be valid.
     pub const SUBSCRIPTION_FAILED: &'static str = "subscription_failed";
+    /// The receiver accepted the call, but did not report the outcome before the time-out of the wait.
+    pub const WAIT_TIMEOUT: &'static str = "wait_timeout";
     /// The payload told the `noop` handler to fail.
     pub const NOOP_FAILED: &'static str = "noop_failed";
 
     /// All codes that nobat sets by itself, except `http_` followed by the status of a response.
-    pub const ALL: [&'static str; 23] = [
+    pub const ALL: [&'static str; 24] = [
         Self::TIMEOUT,
         Self::CONNECTION_REFUSED,
         Self::CONNECTION_RESET,
@@ -81,6 +83,7 @@ impl ErrorCode {
         Self::HANDLER_ERROR,
         Self::STORE_UNAVAILABLE,
         Self::SUBSCRIPTION_FAILED,
+        Self::WAIT_TIMEOUT,
         Self::NOOP_FAILED,
     ];
 

@@ -6,6 +6,8 @@
 //! ```
 //! The README has the complete diagram. A test compares it with the `match` in this file.
 
+mod waits;
+
 use std::time::Duration;
 
 use crate::auth::audit::Entry;
@@ -14,6 +16,7 @@ use crate::limits::{Reservations, ScopedReservation};
 use crate::task::Task;
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback_task::callback;
+use crate::task::completion::TokenDigest;
 use crate::task::error_code::ErrorCode;
 use crate::task::event::EVENT_KIND;
 use crate::task::retry::RetryPolicy;
@@ -75,6 +78,55 @@ pub enum Event {
         retry: Retry,
         /// Current retry policy of the endpoint, if the submission left the policy to the endpoint. Replaces
         /// the policy that the task stores.
+        policy: Option<RetryPolicy>,
+        /// Random share of the delay before the next attempt.
+        spread: JitterSample,
+    },
+    /// The worker is about to make a call whose receiver may report the outcome later.
+    IssueToken {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Digest of the completion token that the receiver gets.
+        digest: TokenDigest,
+    },
+    /// The receiver accepted the call and reports the outcome later.
+    Wait {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Result of the call, for the circuit breaker. The task does not store it.
+        result: Json,
+        /// Time-out of the wait.
+        until: Timestamp,
+    },
+    /// The receiver reports that it did the work.
+    CompleteByToken {
+        /// Digest of the completion token.
+        digest: TokenDigest,
+        /// Result of the task.
+        result: Json,
+    },
+    /// The receiver reports that the work failed.
+    FailByToken {
+        /// Digest of the completion token.
+        digest: TokenDigest,
+        /// Reason of the failure.
+        error: TaskError,
+        /// Advice on another attempt.
+        retry: Retry,
+        /// Current retry policy of the endpoint: see [`Event::Fail`].
+        policy: Option<RetryPolicy>,
+        /// Random share of the delay before the next attempt.
+        spread: JitterSample,
+    },
+    /// The receiver reported nothing before the time-out of the wait. The worker claimed the task before.
+    TimeOut {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Reason of the failure.
+        error: TaskError,
+        /// Advice on another attempt.
+        retry: Retry,
+        /// Current retry policy of the endpoint: see [`Event::Fail`].
         policy: Option<RetryPolicy>,
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
@@ -197,6 +249,9 @@ pub enum TransitionError {
     /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
+    /// The task does not wait for a completion with this completion token.
+    #[error("the task does not wait for a completion with this token")]
+    NotWaiting,
     /// The task is not held, or tries again soon, or no client can remove the reason of the hold.
     #[error("the task has no hold that a client can end")]
     NotHeld,
@@ -241,12 +296,16 @@ impl Task {
             Event::Claim { until } => self.claim(until, now)?,
             Event::Release { token } => {
                 let lease = self.lease(token)?;
-                self.attempt = self.attempt.saturating_sub(1);
-                self.wait(Waiting::Scheduled, now);
-                self.end_if_canceled(lease, now);
+                if !self.return_to_wait(lease, now) {
+                    self.retire_token();
+                    self.attempt = self.attempt.saturating_sub(1);
+                    self.wait(Waiting::Scheduled, now);
+                    self.end_if_canceled(lease, now);
+                }
             }
             Event::Hold { token, reason, until, reserved } => {
                 let lease = self.lease(token)?;
+                self.retire_own_token();
                 self.attempt = self.attempt.saturating_sub(1);
                 self.hold.holds = self.hold.holds.saturating_add(1);
                 self.hold.reservations = reserved;
@@ -270,8 +329,13 @@ impl Task {
             Event::Fail { token, error, retry, policy, spread } => {
                 let lease = self.lease(token)?;
                 self.record(lease, AttemptOutcome::Failed, Some(error), now);
-                self.try_again(lease, retry, policy.as_ref(), spread, now);
+                self.try_again(lease.cancel, retry, policy.as_ref(), spread, now);
             }
+            event @ (Event::IssueToken { .. }
+            | Event::Wait { .. }
+            | Event::CompleteByToken { .. }
+            | Event::FailByToken { .. }
+            | Event::TimeOut { .. }) => return self.apply_to_wait(event, now),
             Event::Stop { token } => {
                 let lease = self.lease(token)?;
                 self.record(lease, AttemptOutcome::Canceled, Some(canceled()), now);
@@ -317,6 +381,9 @@ impl Task {
     /// Gives back an attempt whose worker stops. The attempt does not count.
     fn interrupt(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
         let lease = self.lease(token)?;
+        if self.return_to_wait(lease, now) {
+            return Ok(());
+        }
         self.attempt = self.attempt.saturating_sub(1);
         let error = TaskError::new(ErrorCode::INTERRUPTED, "the worker was told to stop");
         self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
@@ -353,10 +420,13 @@ impl Task {
     fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
+                if self.return_to_wait(lease, now) {
+                    return Ok(None);
+                }
                 let batch = self.hold.reservations.batch.take();
                 let error = TaskError::new(ErrorCode::CRASHED, "the worker did not renew the lease in time");
                 self.record(lease, AttemptOutcome::Crashed, Some(error), now);
-                self.try_again(lease, Retry::Backoff, None, spread, now);
+                self.try_again(lease.cancel, Retry::Backoff, None, spread, now);
                 Ok(batch)
             }
             State::Running(_) => Err(TransitionError::LeaseHolds),
@@ -395,6 +465,7 @@ impl Task {
             self.attempts.remove(0);
         }
         self.error.clone_from(&error);
+        self.retire_token();
         self.hold = HoldState { deferrals: self.hold.deferrals, ..HoldState::default() };
         let finished_at = now.max(lease.started_at);
         self.attempts.push(Attempt {
@@ -408,7 +479,7 @@ impl Task {
 
     fn try_again(
         &mut self,
-        lease: Lease,
+        cancel: CancelRequest,
         retry: Retry,
         policy: Option<&RetryPolicy>,
         spread: JitterSample,
@@ -416,7 +487,7 @@ impl Task {
     ) {
         let policy = policy.unwrap_or(&self.options.retry).clone();
         if let Retry::Defer(reason, until) = retry
-            && lease.cancel == CancelRequest::None
+            && cancel == CancelRequest::None
             && self.put_off(&policy, reason, until)
         {
             return;
@@ -429,7 +500,7 @@ impl Task {
         };
         let due = asked.and_then(|asked| policy.next(self.attempt, self.generation_at, asked, spread, now));
         match due {
-            _ if lease.cancel == CancelRequest::Requested => self.end(Outcome::Canceled, now),
+            _ if cancel == CancelRequest::Requested => self.end(Outcome::Canceled, now),
             Some(due) => self.wait(Waiting::Retrying, due),
             None => self.end(Outcome::Failed, now),
         }
@@ -466,13 +537,24 @@ impl Task {
         if !self.is_past_deadline(now) {
             return Err(TransitionError::BeforeDeadline);
         }
-        self.error =
-            Some(TaskError::new(ErrorCode::EXPIRED, "the deadline passed before the task could start"));
+        let is_waiting = matches!(self.waiting()?, Waiting::Held(Held { reason: HeldReason::Waiting }));
+        let message = if is_waiting {
+            "the deadline passed before the receiver reported the outcome"
+        } else {
+            "the deadline passed before the task could start"
+        };
+        self.error = Some(TaskError::new(ErrorCode::EXPIRED, message));
         self.end(Outcome::Expired, now);
         Ok(())
     }
 
     fn end(&mut self, end: Outcome, now: Timestamp) {
+        let outcome = match end {
+            Outcome::Succeeded => AttemptOutcome::Succeeded,
+            Outcome::Canceled => AttemptOutcome::Canceled,
+            Outcome::Failed | Outcome::Expired => AttemptOutcome::Failed,
+        };
+        self.close_waiting_attempt(outcome, now);
         self.state = State::Ended(Completion { end, at: now.max(self.created_at) });
     }
 
@@ -486,6 +568,7 @@ impl Task {
         let result = self.result.take();
         self.progress = if self.kind == *EVENT_KIND { result.or(self.progress.take()) } else { None };
         self.error = None;
+        self.retire_token();
         self.hold = HoldState::default();
         // A deadline in the past would end the new generation at once.
         self.options.expires_at = self.options.expires_at.filter(|deadline| *deadline > now);

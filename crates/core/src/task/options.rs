@@ -38,7 +38,7 @@ pub struct TaskOptions {
     pub fingerprint: Option<Fingerprint>,
     /// Task whose end this task reports, if it is a callback.
     pub parent: Option<TaskId>,
-    /// Event, schedule or source that created the task, if one did.
+    /// Event, schedule, source or other task that created the task, if one did.
     pub origin: Option<TaskOrigin>,
     /// API key of the submitting request, if the server required one.
     pub submitted_by: Option<KeyId>,
@@ -56,7 +56,7 @@ pub struct TaskOptions {
     pub hops: u8,
 }
 
-/// Event, schedule or source that created a task.
+/// Event, schedule, source or other task that created a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskOrigin {
     /// A subscription created the task from an event.
@@ -78,6 +78,11 @@ pub enum TaskOrigin {
         /// Name of the source.
         source: Name,
     },
+    /// The wait of another task timed out.
+    Wait {
+        /// The task that waited.
+        task: TaskId,
+    },
 }
 
 impl TaskOrigin {
@@ -85,7 +90,7 @@ impl TaskOrigin {
     pub fn subscription(&self) -> Option<&Name> {
         match self {
             Self::Event { subscription, .. } => Some(subscription),
-            Self::Schedule { .. } | Self::Source { .. } => None,
+            Self::Schedule { .. } | Self::Source { .. } | Self::Wait { .. } => None,
         }
     }
 }

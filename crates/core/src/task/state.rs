@@ -1,6 +1,7 @@
 //! State of a task, and the words for it.
 
 use crate::limits::Reservations;
+use crate::task::completion::IssuedToken;
 use crate::types::held_reason::HeldReason;
 use crate::types::time::Timestamp;
 
@@ -15,6 +16,8 @@ pub struct HoldState {
     /// Number of attempts of this generation that were not counted because the receiver asked for a pause or
     /// was gone (410).
     pub deferrals: u32,
+    /// Completion token of the newest attempt, if the receiver may report its outcome.
+    pub completion: Option<IssuedToken>,
 }
 
 impl HoldState {

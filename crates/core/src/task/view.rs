@@ -16,6 +16,9 @@ use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
+/// Labels of a task that a receiver may not see.
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
 /// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the
 /// scope `payload:view` omit `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and
 /// `parent`, and `endpoint` and `limit_key` if they are `null`.
@@ -109,6 +112,10 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub source: Option<&'a Name>,
+    /// Task whose wait for a completion timed out, and that so created this task. Absent unless a wait did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
+    pub timed_out_task: Option<TaskId>,
     /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -188,13 +195,13 @@ pub struct ErrorView<'a> {
     pub message: &'a str,
 }
 
-/// Hold that keeps a task from starting.
+/// Hold that keeps a task from starting, or the wait for the completion by its receiver.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
 pub struct HeldView {
     /// Reason code for programs.
     pub reason: &'static str,
-    /// Time at which the task tries again.
+    /// Time at which the task tries again, or at which its wait times out.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub until: Timestamp,
 }
@@ -211,7 +218,8 @@ pub struct AttemptView<'a> {
     /// Time at which the attempt's outcome was decided. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
-    /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `null` while the attempt runs.
+    /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `waiting` while the task waits
+    /// for the completion by the receiver. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub outcome: Option<&'static str>,
     /// Reason why the attempt did not succeed.
@@ -223,7 +231,9 @@ impl<'a> TaskView<'a> {
     /// Creates the complete view of a task.
     pub fn new(task: &'a Task, now: Timestamp) -> Self {
         let mut attempts: Vec<_> = task.attempts.iter().map(AttemptView::new).collect();
-        if let State::Running(lease) = &task.state {
+        if let State::Running(lease) = &task.state
+            && !task.is_wait_over()
+        {
             attempts.push(AttemptView {
                 number: task.token,
                 started_at: lease.started_at,
@@ -262,6 +272,26 @@ impl<'a> TaskView<'a> {
         }
     }
 
+    /// Creates the view for a receiver that reports the outcome of the task. It omits all that only the client
+    /// has to know.
+    pub fn for_token_holder(task: &'a Task, now: Timestamp) -> Self {
+        Self {
+            endpoint: None,
+            limit_key: None,
+            labels: &NO_LABELS,
+            progress: None,
+            held: None,
+            parent: None,
+            event: None,
+            subscription: None,
+            schedule: None,
+            planned_at: None,
+            timed_out_task: None,
+            submitted_by: None,
+            ..Self::summary(task, now)
+        }
+    }
+
     /// Creates the view for lists.
     pub fn summary(task: &'a Task, now: Timestamp) -> Self {
         let held = match &task.state {
@@ -271,12 +301,16 @@ impl<'a> TaskView<'a> {
             _ => None,
         };
         let origin = task.options.origin.as_ref();
-        let (event, schedule, planned_at, source) = match origin {
-            None => (None, None, None, None),
-            Some(TaskOrigin::Event { event, .. }) => (Some(*event), None, None, None),
-            Some(TaskOrigin::Schedule { schedule, planned_at }) => (None, Some(schedule), *planned_at, None),
-            Some(TaskOrigin::Source { source }) => (None, None, None, Some(source)),
-        };
+        let (mut event, mut schedule, mut planned_at, mut source, mut timed_out_task) = Default::default();
+        match origin {
+            None => {}
+            Some(TaskOrigin::Event { event: id, .. }) => event = Some(*id),
+            Some(TaskOrigin::Schedule { schedule: name, planned_at: at }) => {
+                (schedule, planned_at) = (Some(name), *at);
+            }
+            Some(TaskOrigin::Source { source: name }) => source = Some(name),
+            Some(TaskOrigin::Wait { task }) => timed_out_task = Some(*task),
+        }
         Self {
             id: task.id,
             kind: &task.kind,
@@ -304,6 +338,7 @@ impl<'a> TaskView<'a> {
             schedule,
             planned_at,
             source,
+            timed_out_task,
             submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }

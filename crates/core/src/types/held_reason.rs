@@ -30,6 +30,8 @@ pub enum HeldReason {
     Batching,
     /// The worker's process has no free file handle, port, memory or DNS query for the call.
     ResourceExhausted,
+    /// The receiver accepted the call, and the task waits for its completion.
+    Waiting,
     /// A reason that this version does not know: a later version of nobat stored it.
     Other,
 }
@@ -50,6 +52,7 @@ impl HeldReason {
             Self::EndpointMissing => "endpoint_missing",
             Self::Batching => "batching",
             Self::ResourceExhausted => "resource_exhausted",
+            Self::Waiting => "waiting",
             Self::Other => "other",
         }
     }
@@ -62,6 +65,7 @@ impl HeldReason {
                 | Self::SecretUnavailable
                 | Self::LimiterUnavailable
                 | Self::ResourceExhausted
+                | Self::Waiting
                 | Self::Other
         )
     }
@@ -80,7 +84,7 @@ impl HeldReason {
     }
 
     /// All reasons except [`HeldReason::Other`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoHandler,
         Self::SecretUnavailable,
         Self::RateLimited,
@@ -93,6 +97,7 @@ impl HeldReason {
         Self::EndpointMissing,
         Self::Batching,
         Self::ResourceExhausted,
+        Self::Waiting,
     ];
 
     /// Returns the reason for `word`, or [`HeldReason::Other`] if no reason has that word.

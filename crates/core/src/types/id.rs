@@ -83,6 +83,13 @@ impl TaskId {
         Self::digest(&[tenant.as_str(), "schedule", schedule, &incarnation, &version])
     }
 
+    /// Returns the id of the task that is created when the wait of `task` times out. `created_at` is the time
+    /// at which `task` was accepted: see [`TaskId::of_callback`].
+    pub fn of_wait(tenant: &Tenant, task: Self, created_at: Timestamp, generation: u32) -> Self {
+        let (created_at, generation) = (created_at.millis().to_string(), generation.to_string());
+        Self::digest(&[tenant.as_str(), "wait", &task.to_string(), &created_at, &generation])
+    }
+
     fn digest(parts: &[&str]) -> Self {
         Self(u128::from_be_bytes(digest(parts)))
     }

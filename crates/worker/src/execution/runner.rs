@@ -26,6 +26,7 @@ use crate::execution::lease::{HEARTBEAT, HEARTBEAT_RETRY, LeaseKeeper, LeaseLost
 use crate::handler::context::TaskContext;
 use crate::handler::failure::{DestinationSignal, Failure};
 use crate::handler::registry::Handlers;
+use crate::handler::tokens::TokenIssuer;
 
 /// Runs tasks, for a [`Worker`](crate::worker::Worker) or for a Lambda function.
 #[derive(Clone)]
@@ -42,6 +43,7 @@ pub struct Runner {
     pub config_cache: Arc<ConfigCache>,
     /// Access to the limiters.
     pub limiter: Arc<Limiter>,
+    tokens: Arc<TokenIssuer>,
 }
 
 /// Pause before a claim is repeated, because a hint can arrive before a read finds the task.
@@ -59,7 +61,7 @@ pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 /// gone.
 const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check, because the lease is not renewed before the handler runs.
-const ADMISSION: Duration = HEARTBEAT;
+pub(crate) const ADMISSION: Duration = HEARTBEAT;
 /// Maximum number of doublings of the minimum pause of an endpoint that asks for a pause (`Retry-After`)
 /// several times in a row. The minimum pause then is about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
@@ -88,7 +90,12 @@ impl Runner {
         let config_cache = Arc::new(ConfigCache::new(Arc::clone(&backend.config), Arc::clone(&clock), epoch));
         let limiter =
             Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&random)));
-        Self { backend, handlers, clock, random, config_cache, limiter }
+        let tokens = Arc::new(TokenIssuer {
+            backend: backend.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        });
+        Self { backend, handlers, clock, random, config_cache, limiter, tokens }
     }
 
     /// Runs a delivered task. The settlement says if the message queue may delete the hint.
@@ -178,6 +185,9 @@ impl Runner {
 
     async fn attempt(&self, task: Task, limit: Duration, stop: &CancellationToken) -> Settlement {
         let token = task.token;
+        if task.is_wait_over() {
+            return Box::pin(self.end_wait(task, stop)).await;
+        }
         let not_yet = tokio::select! {
             biased;
             // Permits that the task has by now are dropped. Their slots become free with the next write, or
@@ -200,10 +210,14 @@ impl Runner {
         if plan.companions.is_some() {
             return Box::pin(self.run_together(task, plan, limit, stop)).await;
         }
-        let (context, started) = (TaskContext::new(&task, &plan), self.clock.now());
+        let (context, started) = (TaskContext::new(&task, &plan).issuing(&self.tokens), self.clock.now());
         match self.execute(&task, &context, &plan, limit, stop).await {
             Run::Lost => {
-                tracing::warn!(task = %task.id, token, "the lease was lost; the handler's result is not stored");
+                if context.completion_token().is_some() {
+                    tracing::info!(task = %task.id, token, "the lease was lost, or the receiver has reported the outcome; the handler's result is not stored");
+                } else {
+                    tracing::warn!(task = %task.id, token, "the lease was lost; the handler's result is not stored");
+                }
                 self.report(&context.name.tenant, plan, None, started).await;
                 Settlement::Acknowledge
             }
@@ -275,7 +289,7 @@ impl Runner {
     /// the lease is lost, when the worker stops, or when [`CANCEL_GRACE`] has passed after a cancellation.
     async fn watch(
         &self,
-        work: BoxFuture<'_, Result<Json, Failure>>,
+        mut work: BoxFuture<'_, Result<Json, Failure>>,
         task: &Task,
         context: &TaskContext,
         plan: &AttemptPlan,
@@ -290,7 +304,7 @@ impl Runner {
         };
         tokio::select! {
             biased;
-            outcome = work => {
+            outcome = &mut work => {
                 self.lease_keeper().store_last_progress(context, token).await;
                 Run::Over(self.event(task, outcome, context, plan))
             }
@@ -299,7 +313,19 @@ impl Runner {
             }
             () = stop.cancelled() => Run::Over(Event::Interrupt { token }),
             () = grace => Run::Over(Event::Stop { token }),
-            LeaseLost = self.lease_keeper().keep(task, context, &plan.permits) => Run::Lost,
+            LeaseLost = self.lease_keeper().keep(task, context, &plan.permits) => {
+                if context.completion_token().is_none() {
+                    return Run::Lost;
+                }
+                // The receiver may have reported the outcome before it responds. It must not find its
+                // connection closed.
+                tokio::select! {
+                    biased;
+                    outcome = work => Run::Over(self.event(task, outcome, context, plan)),
+                    () = self.clock.sleep(CANCEL_GRACE) => Run::Lost,
+                    () = stop.cancelled() => Run::Lost,
+                }
+            }
         }
     }
 
@@ -311,10 +337,11 @@ impl Runner {
         plan: &AttemptPlan,
     ) -> Event {
         let token = task.token;
-        match outcome {
-            Ok(result) => Event::Succeed { token, result },
-            Err(_) if context.is_canceled() => Event::Stop { token },
-            Err(failure) => self.failure(task, failure, plan),
+        match (outcome, context.wait_timeout()) {
+            (Ok(result), Some(timeout)) => Event::Wait { token, result, until: self.clock.now() + timeout },
+            (Ok(result), None) => Event::Succeed { token, result },
+            (Err(_), _) if context.is_canceled() => Event::Stop { token },
+            (Err(failure), _) => self.failure(task, failure, plan),
         }
     }
 
@@ -345,7 +372,7 @@ impl Runner {
         Event::Fail { token, error, retry, policy: plan.policy.clone(), spread: self.jitter() }
     }
 
-    fn hold(&self, token: u64, reason: HeldReason) -> Event {
+    pub(crate) fn hold(&self, token: u64, reason: HeldReason) -> Event {
         Event::Hold {
             token,
             reason,
@@ -379,6 +406,10 @@ impl Runner {
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
                 Ok(_) => return Settlement::Acknowledge,
+                // The receiver reported the outcome before this worker stored the response.
+                Err(ApplyError::Refused(_)) if matches!(event, Event::Wait { .. }) => {
+                    return Settlement::Acknowledge;
+                }
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
                     // Either an earlier try stored the outcome and its reply was lost, or another attempt
                     // took over. In both cases, the hint is settled.

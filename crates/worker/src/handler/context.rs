@@ -1,12 +1,12 @@
 //! The context of an attempt, for its handler.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nobat_core::config::endpoint::Endpoint;
 use nobat_core::json::Json;
-use nobat_core::task::{Task, TaskKey};
+use nobat_core::task::{CompletionToken, Task, TaskKey};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
 use parking_lot::Mutex;
@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::plan::AttemptPlan;
+use crate::handler::failure::Failure;
+use crate::handler::tokens::{TokenIssuer, unavailable};
 
 /// Data of one attempt, for its handler.
 pub struct TaskContext {
@@ -36,6 +38,9 @@ pub struct TaskContext {
     pub(crate) hops: u8,
     /// Endpoint that the task names.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
+    tokens: Option<Arc<TokenIssuer>>,
+    /// Completion token of the attempt, and the maximum duration of the wait.
+    wait: OnceLock<(CompletionToken, Duration)>,
     cancel: CancellationToken,
     beaten: AtomicBool,
     progress: Mutex<Option<Json>>,
@@ -58,11 +63,18 @@ impl TaskContext {
             timeout: plan.timeout(&task.options),
             hops: task.options.hops,
             endpoint: plan.endpoint.clone(),
+            tokens: None,
+            wait: OnceLock::new(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),
             progress: Mutex::default(),
             progressed: Notify::new(),
         }
+    }
+
+    /// Adds an issuer of completion tokens.
+    pub(crate) fn issuing(self, tokens: &Arc<TokenIssuer>) -> Self {
+        Self { tokens: Some(Arc::clone(tokens)), ..self }
     }
 
     /// Creates the context of a test call, which belongs to no task.
@@ -77,6 +89,8 @@ impl TaskContext {
             timeout,
             hops: 0,
             endpoint: Some(endpoint),
+            tokens: None,
+            wait: OnceLock::new(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),
             progress: Mutex::default(),
@@ -116,6 +130,27 @@ impl TaskContext {
     /// Returns true if the task has been canceled.
     pub fn is_canceled(&self) -> bool {
         self.cancel.is_cancelled()
+    }
+
+    /// Returns the token with which the receiver of the call reports the outcome of this attempt later. `None`
+    /// if the task has no [`Handler::wait`](crate::handler::Handler::wait). The token is secret.
+    pub fn completion_token(&self) -> Option<&str> {
+        self.wait.get().map(|(token, _)| token.as_str())
+    }
+
+    /// Maximum duration of the wait that follows a successful attempt. `None` if the task does not wait.
+    pub(crate) fn wait_timeout(&self) -> Option<Duration> {
+        self.wait.get().map(|(_, timeout)| *timeout)
+    }
+
+    /// Issues the completion token of the attempt.
+    pub(crate) async fn issue_token(&self, timeout: Duration) -> Result<(), Failure> {
+        // The write outdates the worker's copy of the task, as a heartbeat does.
+        self.note_beat();
+        let tokens = self.tokens.as_ref().ok_or_else(unavailable)?;
+        let token = tokens.issue(&self.name, self.number).await?;
+        self.wait.set((token, timeout)).ok();
+        Ok(())
     }
 
     /// Records that the worker sends a heartbeat.

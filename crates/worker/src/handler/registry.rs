@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::task::ErrorCode;
+use nobat_core::task::{ErrorCode, Wait};
 use nobat_core::types::name::Name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,7 +52,7 @@ impl Handlers {
 }
 
 impl KindRegistry for Handlers {
-    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError> {
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<Option<Wait>, KindError> {
         match self.get(kind) {
             Some(handler) => handler.check(payload, aim),
             None => Err(KindError::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
@@ -66,7 +66,8 @@ impl KindRegistry for Handlers {
 
 /// Object-safe form of [`Handler`]: JSON in, JSON out. Turns a panic into a failure.
 pub(crate) trait AnyHandler: Send + Sync {
-    fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError>;
+    fn check(&self, payload: &Json, aim: Target) -> Result<Option<Wait>, KindError>;
+    fn wait(&self, payload: &Json) -> Option<Wait>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext)
     -> BoxFuture<'a, Result<Json, Failure>>;
     fn batch_key(&self, payload: &Json) -> Option<u64>;

@@ -19,7 +19,8 @@ use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use nobat_core::config::endpoint::{MAX_PATH, ResponsePolicy, is_path};
 use nobat_core::json::Json;
-use nobat_core::task::ErrorCode;
+use nobat_core::task::wait::WaitSubmission;
+use nobat_core::task::{ErrorCode, Wait};
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::encoding::decode_base64;
 use nobat_core::types::field_error::FieldError;
@@ -89,7 +90,15 @@ pub struct Call {
     /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list,
     /// or 408, 425, 429 and `>=500`.
     pub retry_statuses: Option<Vec<Range>>,
+    /// Wait for a completion. A response that means success then says that the receiver accepted the work and
+    /// reports the outcome later, with the token in the request header `Nobat-Completion-Token`. A task with
+    /// this field is never part of a batch.
+    #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]
+    pub wait: Option<WaitSubmission>,
 }
+
+/// Header with the token by which the receiver reports the outcome of the call later.
+const COMPLETION_TOKEN: &str = "nobat-completion-token";
 
 /// Bounds of a call's timeout, in seconds. The task's timeout ends the call in any case.
 const TIMEOUTS: Bounds = Bounds::timeout(MAX_SCHEDULE_AHEAD);
@@ -243,6 +252,10 @@ impl Handler for Http {
         }
     }
 
+    fn wait(&self, call: &Call) -> Option<Wait> {
+        call.wait.as_ref()?.read().ok()
+    }
+
     fn batch_key(&self, call: &Call) -> Option<u64> {
         batch::batch_key(call)
     }
@@ -267,6 +280,9 @@ fn wrong_anywhere(call: &Call) -> Vec<FieldError> {
         if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
             wrong.push(FieldError::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
         }
+    }
+    if let Some(Err(errors)) = call.wait.as_ref().map(WaitSubmission::read) {
+        wrong.extend(errors.into_iter().map(|error| error.under("/wait")));
     }
     if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
         wrong.push(FieldError::new(
@@ -381,6 +397,11 @@ fn introduce(
     let mut key = HeaderValue::from_str(key)?;
     key.set_sensitive(true);
     headers.insert(IDEMPOTENCY_KEY, key);
+    if let Some(token) = context.completion_token() {
+        let mut token = HeaderValue::from_str(token)?;
+        token.set_sensitive(true);
+        headers.insert(COMPLETION_TOKEN, token);
+    }
     headers.insert("nobat-task-id", HeaderValue::from_str(&context.name.id.to_string())?);
     headers.insert("nobat-attempt", HeaderValue::from(context.attempt));
     headers.insert("nobat-hops", HeaderValue::from(u16::from(context.hops) + 1));

@@ -99,6 +99,7 @@ mod tests {
             max_timeout: Duration::from_secs(30),
             kinds: &Handlers::new().with(Noop),
             endpoint: None,
+            then_endpoint: None,
             queue: None,
             hops: 0,
             now: Timestamp::EPOCH,

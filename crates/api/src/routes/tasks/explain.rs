@@ -91,17 +91,16 @@ async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> 
     let of_task = async { tokio::try_join!(endpoint, limit_key, subscription) };
     let (queue, kind, settings, (endpoint, limit_key, subscription)) =
         tokio::try_join!(queue, kind, config.tenant(tenant), of_task)?;
+    let aim = if options.endpoint.is_some() { Target::Endpoint } else { Target::Payload };
+    let checked = app.kinds.check(&task.kind, &task.payload, aim);
     let input = ExplainInput {
         task_config: TaskConfig { queue, kind, tenant: settings.limits },
         endpoint: endpoint.flatten(),
         limit_key,
         limiters: Vec::new(),
         is_subscription_paused: subscription.flatten().is_some_and(|subscription| subscription.paused),
-        has_handler: is_internal(&task.kind)
-            || !matches!(
-                app.kinds.check(&task.kind, &task.payload, Target::Payload),
-                Err(KindError::UnknownKind(_))
-            ),
+        has_handler: is_internal(&task.kind) || !matches!(checked, Err(KindError::UnknownKind(_))),
+        then: checked.ok().flatten().map(|wait| wait.then),
     };
     let limiters = decide(task, input.configuration()).limiters.into_iter().map(async |(of, limits)| {
         let name = LimiterKey { tenant: tenant.clone(), scope: of };

@@ -176,8 +176,7 @@ impl<'a> SubmitRequest<'a> {
         submission: Submission,
         place: usize,
     ) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
-        let (endpoint, task_config) =
-            self.app.config_cache().for_submission(&self.caller.tenant, &submission).await?;
+        let config = self.app.config_cache().for_submission(&self.caller.tenant, &submission).await?;
         Ok(submission.into_task(&SubmissionContext {
             tenant: &self.caller.tenant,
             id: self.identity.id(&self.caller.tenant, place, self.now),
@@ -186,8 +185,9 @@ impl<'a> SubmitRequest<'a> {
             max_payload: self.caller.settings.max_payload_bytes,
             max_timeout: self.app.max_timeout,
             kinds: &*self.app.kinds,
-            endpoint: endpoint.as_deref(),
-            queue: task_config.as_ref().map(|task_config| &task_config.queue),
+            endpoint: config.endpoint.as_deref(),
+            then_endpoint: config.then_endpoint.as_deref(),
+            queue: config.queue(),
             hops: self.hops,
             now: self.now,
         }))

@@ -347,16 +347,17 @@ mod tests {
     use super::*;
     use crate::json::decode::read_object;
     use crate::secrets::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
+    use crate::task::Wait;
     use crate::types::name::Name;
 
     struct Elsewhere;
 
     impl KindRegistry for Elsewhere {
-        fn check(&self, _: &Name, payload: &Json, _: Target) -> Result<(), KindError> {
+        fn check(&self, _: &Name, payload: &Json, _: Target) -> Result<Option<Wait>, KindError> {
             if payload.get().contains("127.0.0.1") {
                 Err(KindError::Payload(vec![FieldError::new("/url", "blocked")]))
             } else {
-                Ok(())
+                Ok(None)
             }
         }
 

@@ -5,6 +5,7 @@ use crate::config::queue::QueueConfig;
 use crate::config::task_config::TaskConfig;
 use crate::limits::{LimitScope, LimiterState, Limits};
 use crate::policy::Configuration;
+use crate::task::Then;
 
 /// Configuration and limiters of a task. For a task that has ended, the default is enough.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct ExplainInput {
     pub is_subscription_paused: bool,
     /// True if this installation has a handler for the task's kind.
     pub has_handler: bool,
+    /// Consequence of the time-out of the task's wait, if its payload has a wait.
+    pub then: Option<Then>,
 }
 
 impl ExplainInput {

@@ -64,7 +64,7 @@ fn results(body: &[u8]) -> Option<Vec<Json>> {
 /// Returns a key that is equal for calls that may share a request. The key covers everything except the JSON
 /// body, the idempotency key and the timeout. `None` if the call cannot be part of a batch.
 pub(super) fn batch_key(call: &Call) -> Option<u64> {
-    if call.body_base64.is_some() {
+    if call.body_base64.is_some() || call.wait.is_some() {
         return None;
     }
     let method = match call.method {
