@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Limits;
 use crate::limits::backoff::doubled;
 use crate::limits::batch::{BatchBuffer, BatchDecision, BatchLimits, BatchMember, Successor};
-use crate::limits::breaker::{Breaker, BreakerDecision, CallHealth, Changes};
+use crate::limits::breaker::{Breaker, BreakerDecision, BreakerState, CallHealth, Changes};
 use crate::limits::concurrency::{ConcurrencySlots, HolderId};
 use crate::limits::rate::{GcraState, MAX_RESERVATION_AHEAD, RateLimit, Reservation};
 use crate::types::held_reason::HeldReason;
@@ -164,6 +164,13 @@ impl LimiterState {
             if let Some(reservation) = request.reservation.filter(|reservation| now < reservation.at()) {
                 self.gcra.release(reservation);
             }
+            // The outcome of a probe is known long before its lease expires.
+            let until = match limits.breaker {
+                Some(policy) if self.breaker.state() == BreakerState::HalfOpen => {
+                    until.min(now + policy.open_duration)
+                }
+                _ => until,
+            };
             let until = until.max(now) + request.jitter.of(request.hold_backoff());
             return AcquireResult::Denied(Denied {
                 reason: HeldReason::CircuitOpen,

@@ -13,6 +13,7 @@ use crate::limits::state::{
     AcquireRequest, AcquireResult, CallReport, Denied, LimiterChange, LimiterState, Permit,
 };
 use crate::types::held_reason::HeldReason;
+use crate::types::intervals::LEASE;
 use crate::types::jitter_sample::JitterSample;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
@@ -184,6 +185,21 @@ fn open_breaker_allows_a_probe_after_its_duration() {
     wait(limiter.acquire(&limits, &request(), at(34_000)));
     limiter.complete(&limits, probe, ME, &report(CallHealth::Good), at(34_050));
     assert!(!go(limiter.acquire(&limits, &request(), at(34_050))).is_probe);
+}
+
+/// A probe usually ends long before its lease would. The tasks that wait for it then start soon.
+#[test]
+fn task_waits_for_a_probe_at_most_as_long_as_for_an_open_breaker() {
+    let open_duration = Duration::from_secs(5);
+    let breaker = Some(BreakerPolicy { minimum_calls: count(1), open_duration, ..BreakerPolicy::default() });
+    let (mut limiter, limits) = (LimiterState::default(), Limits { breaker, ..Limits::default() });
+    let permit = go(limiter.acquire(&limits, &request(), at(0)));
+    limiter.complete(&limits, permit, ME, &report(CallHealth::Bad), at(0));
+    go(limiter.acquire(&limits, &request(), at(5_000)));
+    assert_eq!(wait(limiter.acquire(&limits, &request(), at(5_100))).until, at(10_100));
+    // Shortly before the probe is given up, the next task may become the probe.
+    let end = 5_000 + u64::try_from(LEASE.as_millis()).unwrap();
+    assert_eq!(wait(limiter.acquire(&limits, &request(), at(end - 100))).until, at(end));
 }
 
 #[test]
