@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
 
 type Row = (&'static str, fn(&Outcome) -> String);
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     ("orders", |outcome| outcome.orders.to_string()),
     ("response, median", |outcome| format!("{} ms", outcome.median.as_millis())),
     ("response, p99", |outcome| format!("{} ms", outcome.p99.as_millis())),
@@ -56,4 +56,5 @@ const ROWS: [Row; 8] = [
     ("orders done in part", |outcome| outcome.partial.to_string()),
     ("unconfirmed charges", |outcome| outcome.unconfirmed.to_string()),
     ("of these, stock released", |outcome| outcome.released.to_string()),
+    ("all work done after the last order", |outcome| format!("{} ms", outcome.remaining.as_millis())),
 ];

@@ -40,6 +40,8 @@ pub(crate) struct Outcome {
     pub(crate) unconfirmed: usize,
     /// Unconfirmed charges whose stock was released.
     pub(crate) released: usize,
+    /// Time from the last response to the end of all work.
+    pub(crate) remaining: Duration,
 }
 
 /// Maximum time for the work after the last order.
@@ -50,7 +52,7 @@ pub(crate) async fn inline(load: Load) -> anyhow::Result<Outcome> {
     let services = Services::start(None).await?;
     let shop = shop::start(Arc::clone(&services), None).await?;
     let responses = orders(shop, &services, load).await?;
-    Ok(outcome(responses, &services))
+    Ok(outcome(responses, &services, Duration::ZERO))
 }
 
 /// Runs the shop with nobat, until all orders are complete.
@@ -66,7 +68,7 @@ pub(crate) async fn with_nobat(load: Load) -> anyhow::Result<Outcome> {
     while services.done(|done| complete(done)) < count && begun.elapsed() < MAX_WORK {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(outcome(responses, &services))
+    Ok(outcome(responses, &services, begun.elapsed()))
 }
 
 /// Sends the orders. The payment service is down for the middle third of the time. Returns for each order the time
@@ -89,7 +91,7 @@ async fn orders(shop: SocketAddr, services: &Services, load: Load) -> anyhow::Re
     Ok(sending.join_all().await)
 }
 
-fn outcome(responses: Vec<(Duration, bool)>, services: &Services) -> Outcome {
+fn outcome(responses: Vec<(Duration, bool)>, services: &Services, remaining: Duration) -> Outcome {
     let mut times: Vec<Duration> = responses.iter().map(|(time, _)| *time).collect();
     times.sort();
     let percentile = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
@@ -105,6 +107,7 @@ fn outcome(responses: Vec<(Duration, bool)>, services: &Services) -> Outcome {
             partial: begun - complete,
             unconfirmed: done.unconfirmed.len(),
             released: done.unconfirmed.intersection(&done.released).count(),
+            remaining,
         }
     })
 }
