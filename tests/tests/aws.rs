@@ -37,4 +37,5 @@ mod aws {
     mod sam_build;
     mod schedules;
     mod success;
+    mod waits;
 }
