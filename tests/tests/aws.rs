@@ -38,4 +38,5 @@ mod aws {
     mod schedules;
     mod sources;
     mod success;
+    mod waits;
 }

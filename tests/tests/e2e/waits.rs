@@ -174,9 +174,7 @@ async fn wait_survives_kills_and_ends_once() {
         }
         late
     };
-    for task in &late {
-        waiting(&world, task).await;
-    }
+    world.receiver.wait_for("/later", 20).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(400)).await;
         world.kill().await;
@@ -235,7 +233,7 @@ async fn invalid_wait_is_refused_with_its_field() {
     let then = |then: Value| json!({"timeout": 60, "then": then});
     let url = "https://example.com/";
     for (wait, pointer) in [
-        (json!({}), "/payload/wait"),
+        (json!({}), "/payload/wait/timeout"),
         (json!([60]), "/payload/wait"),
         (json!({"timeout": 0}), "/payload/wait/timeout"),
         (json!({"timeout": 31_622_401}), "/payload/wait/timeout"),
@@ -243,7 +241,7 @@ async fn invalid_wait_is_refused_with_its_field() {
         (json!({"timeout": 60, "and": 1}), "/payload/wait/and"),
         (then(json!("stop")), "/payload/wait/then"),
         (then(json!(["fail"])), "/payload/wait/then"),
-        (then(json!({})), "/payload/wait/then"),
+        (then(json!({})), "/payload/wait/then/kind"),
         (then(json!({"kind": "none"})), "/payload/wait/then/kind"),
         (then(json!({"kind": "noop", "queue": "a b"})), "/payload/wait/then/queue"),
         (then(json!({"kind": "noop", "run_at": "2030-01-01T00:00:00Z"})), "/payload/wait/then/run_at"),

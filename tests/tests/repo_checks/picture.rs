@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::task::lifecycle::{Event, ReplayKey, Retry, transition};
-use nobat_core::task::{CancelRequest, ErrorCode, Outcome, State, Status, Task, TaskError};
+use nobat_core::task::{CancelRequest, ErrorCode, Outcome, State, Status, Task, TaskError, TokenDigest};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;
@@ -88,6 +88,14 @@ fn running() -> Task {
     apply(sample::with_attempts(1, 2, now()), Event::Claim { until: now() + PAUSE }, now())
 }
 
+const DIGEST: TokenDigest = TokenDigest([7; 32]);
+
+/// Task whose receiver has accepted the call.
+fn waiting() -> Task {
+    let called = apply(running(), Event::IssueToken { token: 1, digest: DIGEST }, now());
+    apply(called, Event::Wait { token: 1, result: sample::json("null"), until: now() + PAUSE }, now())
+}
+
 fn failing(task: &Task, retry: Retry) -> Event {
     let error = TaskError::new(ErrorCode::HANDLER_ERROR, "it did not work");
     Event::Fail { token: task.token, error, retry, policy: None, spread: JitterSample::from_bits(0) }
@@ -135,7 +143,7 @@ fn status_after(from: &str, by: &str) -> &'static str {
     if by == "submit" {
         return sample::task(1, now() + PAUSE).status(now()).as_str();
     }
-    let task = task_with_status(from);
+    let task = if by.starts_with("completed") { waiting() } else { task_with_status(from) };
     assert_eq!(task.status(now()).as_str(), from);
     let (token, later) = (task.token, now() + PAUSE);
     let event = match by {
@@ -151,6 +159,21 @@ fn status_after(from: &str, by: &str) -> &'static str {
         "error, attempts left" => failing(&task, Retry::Backoff),
         "no handler for its kind" => {
             Event::Hold { token, reason: HeldReason::NoHandler, until: later, reserved: None.into() }
+        }
+        "accepted, outcome follows" => return waiting().status(now()).as_str(),
+        "completed" => Event::CompleteByToken { digest: DIGEST, result: sample::json("null") },
+        "completed with an error" => {
+            let error = TaskError::new(ErrorCode::HANDLER_ERROR, "it did not work");
+            let (policy, spread) = (None, JitterSample::from_bits(0));
+            let failed = |retry| Event::FailByToken {
+                digest: DIGEST,
+                error: error.clone(),
+                retry,
+                policy: policy.clone(),
+                spread,
+            };
+            assert_eq!(apply(task.clone(), failed(Retry::Backoff), now()).status(now()), Status::Retrying);
+            failed(Retry::Never)
         }
         "hints came to nothing" => Event::DispatchFailed,
         "cancel" => Event::Cancel,
@@ -183,7 +206,15 @@ fn readme_picture_shows_every_status_and_event() {
         assert!(picture.iter().any(|line| line.contains(by)), "the picture does not show {by}");
     }
     let named: Vec<_> = sentences(&picture).into_iter().map(|(_, by, _)| by).collect();
-    for by in ["cancel", "deadline passed", "hints came to nothing", "replay"] {
+    for by in [
+        "cancel",
+        "deadline passed",
+        "hints came to nothing",
+        "replay",
+        "accepted, outcome follows",
+        "completed",
+        "completed with an error",
+    ] {
         assert!(named.iter().any(|named| named == by), "the picture does not show {by}");
     }
 }
