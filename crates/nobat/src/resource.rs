@@ -1,4 +1,4 @@
-//! Commands for configuration: endpoints, queues, kinds, limit keys, tenants and the callback secret.
+//! Commands for configuration, such as endpoints and schedules, and for events.
 //!
 //! A table lists the resources and their actions. One function runs all of them.
 
@@ -42,6 +42,8 @@ struct Action {
 enum Body {
     /// No body and no name: the action lists all resources.
     List,
+    /// A body and no name: the action creates a resource.
+    New,
     None,
     Fixed(&'static str),
     Optional,
@@ -78,7 +80,7 @@ const LANE: [Action; 4] = [
     action("resume", "Start tasks again after a pause", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
 ];
 
-const RESOURCES: [Resource; 6] = [
+const RESOURCES: [Resource; 10] = [
     Resource {
         name: "endpoints",
         about: "Configure endpoints: receivers of tasks of kind http",
@@ -136,6 +138,86 @@ const RESOURCES: [Resource; 6] = [
                 "/test",
                 Body::Optional,
             ),
+        ],
+    },
+    Resource {
+        name: "events",
+        about: "Publish and show events",
+        path: "/v1/events",
+        has_names: true,
+        columns: &["id", "type", "source", "subject", "status", "created_at"],
+        actions: &[
+            action("publish", "Publish an event", Method::POST, "", Body::New),
+            action("list", "List events, newest first", Method::GET, "", Body::List),
+            action("get", "Show an event and its tasks", Method::GET, "", Body::None),
+            action(
+                "replay",
+                "Run the task of one subscription again",
+                Method::POST,
+                "/replay",
+                Body::Required,
+            ),
+        ],
+    },
+    Resource {
+        name: "subscriptions",
+        about: "Configure subscriptions: which events create which tasks",
+        path: "/v1/subscriptions",
+        has_names: true,
+        columns: &["name", "topic", "filter", "paused", "created_at"],
+        actions: &[
+            action("list", "List subscriptions, by name", Method::GET, "", Body::List),
+            action("get", "Show a subscription", Method::GET, "", Body::None),
+            action("put", "Create or replace a subscription", Method::PUT, "", Body::Required),
+            action("delete", "Remove a subscription. Its tasks stay", Method::DELETE, "", Body::None),
+            action(
+                "test",
+                "Show what an event would create. Nothing is stored",
+                Method::POST,
+                "/test",
+                Body::Required,
+            ),
+        ],
+    },
+    Resource {
+        name: "schedules",
+        about: "Configure schedules: tasks at planned times",
+        path: "/v1/schedules",
+        has_names: true,
+        columns: &["name", "cron", "timezone", "every", "paused", "next"],
+        actions: &[
+            action("list", "List schedules, by name", Method::GET, "", Body::List),
+            action(
+                "get",
+                "Show a schedule, its next planned times and its last decisions",
+                Method::GET,
+                "",
+                Body::None,
+            ),
+            action("put", "Create or replace a schedule", Method::PUT, "", Body::Required),
+            action("delete", "Remove a schedule. Its tasks stay", Method::DELETE, "", Body::None),
+            action("pause", "Create no more tasks", Method::POST, "/pause", Body::None),
+            action("resume", "Create tasks again after a pause", Method::POST, "/resume", Body::None),
+            action("run", "Create a task now", Method::POST, "/run", Body::None),
+        ],
+    },
+    Resource {
+        name: "sources",
+        about: "Configure sources: webhooks of providers",
+        path: "/v1/sources",
+        has_names: true,
+        columns: &["name", "path", "verify", "created_at"],
+        actions: &[
+            action("list", "List sources, by name", Method::GET, "", Body::List),
+            action(
+                "get",
+                "Show a source, the counts of its requests and the last rejections",
+                Method::GET,
+                "",
+                Body::None,
+            ),
+            action("put", "Create or replace a source", Method::PUT, "", Body::Required),
+            action("delete", "Remove a source. Its tasks and events stay", Method::DELETE, "", Body::None),
         ],
     },
     Resource {
@@ -253,7 +335,8 @@ impl Call {
         let answer = client.send(self.action.method.clone(), &path, body, None).await?;
         let object = answer.object();
         print(&if self.target.json { format!("{}\n", answer.text()) } else { render::object(&object) })?;
-        let has_failed = self.action.name == "test" && object.raw("error") != "null";
+        let is_call = self.resource.name == "endpoints" && self.action.name == "test";
+        let has_failed = is_call && object.raw("error") != "null";
         Ok(if has_failed { exit::NOT_SUCCEEDED.into() } else { ExitCode::SUCCESS })
     }
 }
@@ -267,18 +350,23 @@ impl Resource {
 }
 
 impl Action {
+    /// Returns true if the action is about one resource.
+    fn has_name(&self) -> bool {
+        !matches!(self.body, Body::List | Body::New)
+    }
+
     fn command(&self, resource: &Resource) -> Command {
         let mut command = Command::new(self.name);
-        if resource.has_names && self.body != Body::List {
+        if resource.has_names && self.has_name() {
             command = command.arg(Arg::new("name").value_name("NAME").required(true).help("Name"));
         }
-        if matches!(self.body, Body::Optional | Body::Required) {
+        if matches!(self.body, Body::Optional | Body::Required | Body::New) {
             let help = "Fields, as in the API: JSON, @FILE, or - for standard input";
             command = command.arg(
                 Arg::new("body")
                     .long("body")
                     .value_name("JSON")
-                    .required(self.body == Body::Required)
+                    .required(self.body != Body::Optional)
                     .help(help),
             );
         }
@@ -353,17 +441,16 @@ mod tests {
             };
             if RESOURCES.iter().any(is_ours) {
                 expected.extend(
-                    item.as_object()
-                        .unwrap()
-                        .keys()
-                        .map(|method| format!("{} {path}", method.to_uppercase())),
+                    item.as_object().unwrap().keys().map(|method| {
+                        format!("{} {}", method.to_uppercase(), path.replace("{id}", "{name}"))
+                    }),
                 );
             }
         }
         let mut known = BTreeSet::new();
         for resource in &RESOURCES {
             for action in resource.actions {
-                let name = if resource.has_names && action.body != Body::List { "/{name}" } else { "" };
+                let name = if resource.has_names && action.has_name() { "/{name}" } else { "" };
                 known.insert(format!("{} {}{name}{}", action.method, resource.path, action.end));
             }
         }

@@ -138,6 +138,48 @@ async fn a_task_for_an_endpoint_is_submitted_by_flags() {
 }
 
 #[tokio::test]
+async fn events_schedules_and_sources_have_commands() {
+    let world = World::start().await;
+    let json_of = async |arguments: &[&str]| {
+        let ran = world.run(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    let subscription = r#"{"topic": "order.*", "task": {"kind": "noop"}}"#;
+    assert_eq!(json_of(&["subscriptions", "put", "stock", "--body", subscription]).await["topic"], "order.*");
+    let event = r#"{"type": "order.created"}"#;
+    let tested = world.run(&["subscriptions", "test", "stock", "--body", event]).await;
+    assert!(tested.code == 0 && tested.stdout.contains("topic_matches"), "{tested:?}");
+    let published = json_of(&["events", "publish", "--body", event]).await;
+    let id = published["id"].as_str().unwrap();
+    world.ended(&json!({"id": id.replace("event_", "task_")})).await;
+    assert_eq!(json_of(&["events", "get", id]).await["tasks"][0]["subscription"], "stock");
+    assert_eq!(json_of(&["events", "list"]).await[0]["type"], "order.created");
+    let schedule = r#"{"every": 3600, "task": {"kind": "noop"}}"#;
+    assert_eq!(json_of(&["schedules", "put", "hourly", "--body", schedule]).await["every"], 3600.0);
+    assert_eq!(json_of(&["schedules", "pause", "hourly"]).await["paused"], true);
+    assert_eq!(json_of(&["schedules", "resume", "hourly"]).await["paused"], false);
+    assert_eq!(json_of(&["schedules", "run", "hourly"]).await["schedule"], "hourly");
+    let source = r#"{"verify": {"preset": "github", "secrets": ["correct horse"]}, "event": {}}"#;
+    assert_eq!(
+        json_of(&["sources", "put", "github", "--body", source]).await["path"],
+        "/v1/in/default/github"
+    );
+    assert_eq!(json_of(&["sources", "get", "github"]).await["accepted"], 0);
+    for resource in ["subscriptions", "schedules", "sources"] {
+        let table = world.run(&[resource, "list"]).await;
+        assert!(table.stdout.starts_with("NAME ") && table.stdout.lines().count() == 2, "{table:?}");
+    }
+    for (resource, name) in [("subscriptions", "stock"), ("schedules", "hourly"), ("sources", "github")] {
+        assert_eq!(json_of(&[resource, "delete", name]).await["name"], name);
+    }
+    for task in world.tasks("").await {
+        world.ended(&task).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn resources_are_configured_by_commands() {
     let world = World::start().await;
     let file = world.folder().join("endpoint.json");
