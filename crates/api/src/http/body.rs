@@ -29,7 +29,17 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Complete body of a request. The body counts against the tenant's budget until it is dropped.
 pub(crate) struct Received {
     bytes: Bytes,
-    _reservation: Option<Reservation>,
+    reservation: Option<Reservation>,
+}
+
+impl Received {
+    /// Frees the body, but not its share of the tenant's budget. For a caller that keeps a copy of the data.
+    ///
+    /// A small body is part of the connection's read buffer, and so are the headers. Hyper reads on into a
+    /// second buffer during the request. A request that waits for the store should keep only one of them.
+    pub(crate) fn into_reservation(self) -> Option<Reservation> {
+        self.reservation
+    }
 }
 
 impl Deref for Received {
@@ -144,7 +154,7 @@ async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 fn received(bytes: Bytes, reservation: Option<Reservation>, max: usize) -> Result<Received, Problem> {
-    if bytes.len() > max { Err(too_large(max)) } else { Ok(Received { bytes, _reservation: reservation }) }
+    if bytes.len() > max { Err(too_large(max)) } else { Ok(Received { bytes, reservation }) }
 }
 
 fn over_budget(_: OverBudget) -> Problem {

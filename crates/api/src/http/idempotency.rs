@@ -4,8 +4,6 @@
 //! Follows draft-ietf-httpapi-idempotency-key-header-07, except that a key is valid as long as its task is
 //! kept.
 
-use std::borrow::Cow;
-
 use axum::http::{HeaderMap, HeaderName};
 use nobat_core::task::{Fingerprint, KeyedRequest};
 use nobat_core::types::id::TaskId;
@@ -20,7 +18,7 @@ use crate::http::structured_field;
 static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Source of the ids of a request's tasks.
-pub(crate) enum Identity<'a> {
+pub(crate) enum Identity {
     /// Random ids, because the request has no key.
     Fresh,
     /// Ids derived from the key, so that a repeated request gets the same ids.
@@ -28,16 +26,16 @@ pub(crate) enum Identity<'a> {
         /// Route of the request. The same key on another route counts as another key.
         route: &'static str,
         /// Key, without its quotes.
-        key: Cow<'a, str>,
+        key: Box<str>,
         /// Fingerprint of the request. It distinguishes a repeated request from a different request with the
         /// same key.
         fingerprint: Fingerprint,
     },
 }
 
-impl<'a> Identity<'a> {
+impl Identity {
     /// Returns the identity of a `POST` to `route`.
-    pub(crate) fn of(headers: &'a HeaderMap, route: &'static str, body: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Self, Problem> {
         let mut keys = headers.get_all(&HEADER).iter();
         let key = match (keys.next(), keys.next()) {
             (None, _) => return Ok(Self::Fresh),
@@ -45,7 +43,7 @@ impl<'a> Identity<'a> {
             (Some(_), Some(_)) => None,
         };
         let key = key.ok_or_else(|| Problem::new(Code::InvalidIdempotencyKey, EXPECTED))?;
-        Ok(Self::Keyed { route, key, fingerprint: fingerprint(route, body) })
+        Ok(Self::Keyed { route, key: key.into(), fingerprint: fingerprint(route, body) })
     }
 
     /// Returns the id of the task at this index of the request.

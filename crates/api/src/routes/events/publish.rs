@@ -134,6 +134,9 @@ pub(crate) async fn publish(
     let publication = Publication { app: &app, caller: &caller, identity, now: app.clock.now() };
     let events = publication.read(mode, &head.headers, &body)?;
     let tasks = publication.tasks(&events, hops(&head.headers)?)?;
+    // The store may take a while, and needs neither of them.
+    drop(head);
+    let _reservation = body.into_reservation();
     let (tasks, is_new) = publication.accept(tasks).await?;
     // The response shows a repeated event as nobat first stored it.
     let stored: Vec<_> = tasks.iter().map(|task| CloudEvent::from_stored(&task.payload)).collect();
@@ -167,7 +170,7 @@ pub(crate) async fn publish(
 struct Publication<'a> {
     app: &'a App,
     caller: &'a Principal,
-    identity: Identity<'a>,
+    identity: Identity,
     now: Timestamp,
 }
 

@@ -86,6 +86,9 @@ pub(crate) async fn one(
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
     let intake = SubmitRequest::new(&app, &identity, &caller, &head.headers)?;
+    // The store may take a while, and needs neither of them.
+    drop(head);
+    let _reservation = body.into_reservation();
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else {
         return Err(Problem::internal("the store returned no task"));
@@ -131,6 +134,9 @@ pub(crate) async fn batch(
         return Err(vec![FieldError::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }
     let intake = SubmitRequest::new(&app, &identity, &caller, &head.headers)?;
+    // The store may take a while, and needs neither of them.
+    drop(head);
+    let _reservation = body.into_reservation();
     let accepted = intake.accept(submissions.len(), intake.tasks(submissions).await?).await?;
     let room = accepted.tasks.iter().map(response::room).sum();
     let data = accepted.tasks.iter().map(|task| response::view(task, &caller, intake.now)).collect();
@@ -140,7 +146,7 @@ pub(crate) async fn batch(
 /// Submission in progress.
 struct SubmitRequest<'a> {
     app: &'a App,
-    identity: &'a Identity<'a>,
+    identity: &'a Identity,
     caller: &'a Principal,
     hops: u8,
     now: Timestamp,
@@ -162,7 +168,7 @@ enum History {
 impl<'a> SubmitRequest<'a> {
     fn new(
         app: &'a App,
-        identity: &'a Identity<'a>,
+        identity: &'a Identity,
         caller: &'a Principal,
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
