@@ -106,7 +106,7 @@ impl ConfigCache {
         queue: &Name,
         kind: &Name,
     ) -> Result<Arc<TaskConfig>, StoreError> {
-        let read = async {
+        let read = async || {
             let queue = self
                 .registry
                 .queue_config(&QueueConfig::record_name(tenant, RecordKind::Queue, queue))
@@ -122,20 +122,20 @@ impl ConfigCache {
     /// Returns the configuration of this limit key.
     pub async fn limit_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<QueueConfig>, StoreError> {
         let name: RecordName = QueueConfig::record_name(tenant, RecordKind::LimitKey, key);
-        let read = async { self.registry.queue_config(&name).await.map(Arc::new) };
+        let read = async || self.registry.queue_config(&name).await.map(Arc::new);
         self.limit_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
 
     /// Returns the endpoint of this name, if there is one.
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Endpoint>>, StoreError> {
-        let read = async { Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new)) };
+        let read = async || Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new));
         self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
     /// Returns the sealed secrets that sign a tenant's callbacks. The result can include expired secrets, so
     /// the caller must check `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
-        let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
+        let read = async || self.registry.callback_secrets(tenant).await.map(Arc::new);
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
@@ -154,7 +154,7 @@ impl ConfigCache {
         tenant: &Tenant,
         since: Timestamp,
     ) -> Result<Arc<Vec<(Name, Subscription)>>, StoreError> {
-        let read = async { self.registry.subscriptions(tenant).await.map(Arc::new) };
+        let read = async || self.registry.subscriptions(tenant).await.map(Arc::new);
         self.subscriptions.get_since((tenant, tenant.clone()), self, Some(since), read).await
     }
 
@@ -165,12 +165,12 @@ impl ConfigCache {
             all.iter().find(|(other, _)| other == name).map(|(_, subscription)| subscription.paused)
         };
         let read = async || self.registry.subscriptions(tenant).await.map(Arc::new);
-        let all = self.subscriptions.get((tenant, tenant.clone()), self, read()).await?;
+        let all = self.subscriptions.get((tenant, tenant.clone()), self, read).await?;
         if let Some(paused) = find(&all) {
             return Ok(paused);
         }
         let now = self.clock.now();
-        let all = self.subscriptions.get_since((tenant, tenant.clone()), self, Some(now), read()).await?;
+        let all = self.subscriptions.get_since((tenant, tenant.clone()), self, Some(now), read).await?;
         Ok(find(&all).unwrap_or(false))
     }
 
@@ -247,7 +247,7 @@ impl<K: Eq + Hash, V: Clone> CachedRecords<K, V> {
         &self,
         owner: (&Tenant, K),
         config_cache: &ConfigCache,
-        read: impl Future<Output = Result<V, StoreError>>,
+        read: impl AsyncFnOnce() -> Result<V, StoreError>,
     ) -> Result<V, StoreError> {
         self.get_since(owner, config_cache, None, read).await
     }
@@ -258,7 +258,7 @@ impl<K: Eq + Hash, V: Clone> CachedRecords<K, V> {
         (tenant, key): (&Tenant, K),
         config_cache: &ConfigCache,
         since: Option<Timestamp>,
-        read: impl Future<Output = Result<V, StoreError>>,
+        read: impl AsyncFnOnce() -> Result<V, StoreError>,
     ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), config_cache.clock.now());
         let mut seen = place.lock().await;
@@ -280,7 +280,8 @@ impl<K: Eq + Hash, V: Clone> CachedRecords<K, V> {
                 )
             });
         }
-        let value = read.await;
+        // In a box, so that the future of a request stays small: most requests read nothing.
+        let value = Box::pin(read()).await;
         // The age counts from the start of the read, because the record may have changed right after the
         // store read it.
         let at = if value.is_ok() { now } else { config_cache.clock.now() };
