@@ -8,7 +8,7 @@ use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
-use rusqlite::{Row, Statement};
+use rusqlite::{Row, Statement, ToSql};
 
 use crate::Error;
 
@@ -45,7 +45,7 @@ pub(crate) mod status {
     pub(crate) const EXPIRED: i64 = 7;
 }
 
-/// Binds the columns that change.
+/// Binds the columns that change. The statement must have no bound parameters: nulls are not bound.
 pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Error> {
     let lease = match &task.state {
         State::Running(lease) => Some(lease),
@@ -56,27 +56,36 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
         _ => None,
     };
     statement.raw_bind_parameter(1, status_number(&task.state))?;
-    statement.raw_bind_parameter(2, task.wake_at().map(Timestamp::millis))?;
+    bind_if_any(statement, 2, task.wake_at().map(Timestamp::millis))?;
     statement.raw_bind_parameter(3, task.version.cast_signed())?;
     statement.raw_bind_parameter(4, task.token.cast_signed())?;
     statement.raw_bind_parameter(5, task.attempt)?;
     statement.raw_bind_parameter(6, task.generation)?;
     statement.raw_bind_parameter(7, task.generation_at.millis())?;
     statement.raw_bind_parameter(8, task.due_at.millis())?;
-    statement.raw_bind_parameter(9, task.options.expires_at.map(Timestamp::millis))?;
-    statement.raw_bind_parameter(10, lease.map(|lease| lease.until.millis()))?;
-    statement.raw_bind_parameter(11, lease.map(|lease| lease.started_at.millis()))?;
-    statement.raw_bind_parameter(12, lease.map(|lease| lease.cancel == CancelRequest::Requested))?;
-    statement.raw_bind_parameter(13, task.finished_at().map(Timestamp::millis))?;
-    statement.raw_bind_parameter(14, held)?;
-    statement.raw_bind_parameter(15, task.options.key_generation)?;
-    statement.raw_bind_parameter(16, codec::attempts_to_text(&task.attempts))?;
-    statement.raw_bind_parameter(17, task.error.as_ref().map(codec::error_to_text))?;
-    statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
-    statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
-    statement.raw_bind_parameter(20, codec::hold_state_to_text(&task.hold))?;
-    statement.raw_bind_parameter(21, codec::requests_to_text(&task.requests))?;
+    bind_if_any(statement, 9, task.options.expires_at.map(Timestamp::millis))?;
+    bind_if_any(statement, 10, lease.map(|lease| lease.until.millis()))?;
+    bind_if_any(statement, 11, lease.map(|lease| lease.started_at.millis()))?;
+    bind_if_any(statement, 12, lease.map(|lease| lease.cancel == CancelRequest::Requested))?;
+    bind_if_any(statement, 13, task.finished_at().map(Timestamp::millis))?;
+    bind_if_any(statement, 14, held)?;
+    bind_if_any(statement, 15, task.options.key_generation)?;
+    bind_if_any(statement, 16, codec::attempts_to_text(&task.attempts))?;
+    bind_if_any(statement, 17, task.error.as_ref().map(codec::error_to_text))?;
+    bind_if_any(statement, 18, task.progress.as_ref().map(Json::get))?;
+    bind_if_any(statement, 19, task.result.as_ref().map(Json::get))?;
+    bind_if_any(statement, 20, codec::hold_state_to_text(&task.hold))?;
+    bind_if_any(statement, 21, codec::requests_to_text(&task.requests))?;
     Ok(())
+}
+
+/// Binds a value, if there is one. A parameter that is not bound is null. Most values of most tasks are null.
+fn bind_if_any(
+    statement: &mut Statement<'_>,
+    index: usize,
+    value: Option<impl ToSql>,
+) -> Result<(), rusqlite::Error> {
+    value.map_or(Ok(()), |value| statement.raw_bind_parameter(index, value))
 }
 
 /// Binds the columns that never change.
@@ -91,10 +100,10 @@ pub(crate) fn bind_fixed(
     statement.raw_bind_parameter(24, task.kind.as_str())?;
     statement.raw_bind_parameter(25, task.queue.as_str())?;
     statement.raw_bind_parameter(26, task.created_at.millis())?;
-    statement.raw_bind_parameter(27, codec::options_to_text(&task.options))?;
-    statement.raw_bind_parameter(28, task.options.fingerprint.map(|fingerprint| fingerprint.0))?;
+    bind_if_any(statement, 27, codec::options_to_text(&task.options))?;
+    bind_if_any(statement, 28, task.options.fingerprint.map(|fingerprint| fingerprint.0))?;
     statement.raw_bind_parameter(29, seq)?;
-    statement.raw_bind_parameter(30, payload)?;
+    bind_if_any(statement, 30, payload)?;
     Ok(())
 }
 
