@@ -154,7 +154,7 @@ pub(crate) async fn publish(
         (_, None) => return Err(Problem::internal("the store returned no event")),
         (_, Some(view)) => {
             let mut response = response::value(StatusCode::ACCEPTED, ACCEPTED_BYTES, &view)?;
-            if let Ok(location) = HeaderValue::try_from(format!("{ROUTE}/{}", view.id)) {
+            if let Ok(location) = HeaderValue::try_from([ROUTE, "/", &view.id.to_string()].concat()) {
                 response.headers_mut().insert(LOCATION, location);
             }
             response

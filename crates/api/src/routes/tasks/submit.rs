@@ -96,7 +96,7 @@ pub(crate) async fn one(
     let mut response = accepted.marked(response::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
     // A relative path. An absolute URL would repeat the client's `Host` header, which can name another
     // server.
-    if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
+    if let Ok(location) = HeaderValue::try_from([ONE, "/", &task.id.to_string()].concat()) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
