@@ -45,16 +45,20 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
+}
+
 type Row = (&'static str, fn(&Outcome) -> String);
 
 const ROWS: [Row; 9] = [
     ("orders", |outcome| outcome.orders.to_string()),
-    ("response, median", |outcome| format!("{} ms", outcome.median.as_millis())),
-    ("response, p99", |outcome| format!("{} ms", outcome.p99.as_millis())),
+    ("response, median", |outcome| milliseconds(outcome.median)),
+    ("response, p99", |outcome| milliseconds(outcome.p99)),
     ("orders answered with an error", |outcome| outcome.errors.to_string()),
     ("orders with stock, charge and mail", |outcome| outcome.complete.to_string()),
     ("orders done in part", |outcome| outcome.partial.to_string()),
     ("unconfirmed charges", |outcome| outcome.unconfirmed.to_string()),
     ("of these, stock released", |outcome| outcome.released.to_string()),
-    ("all work done after the last order", |outcome| format!("{} ms", outcome.remaining.as_millis())),
+    ("all work done after the last order", |outcome| milliseconds(outcome.remaining)),
 ];

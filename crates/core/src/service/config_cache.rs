@@ -141,7 +141,7 @@ impl ConfigCache {
 
     /// Returns the source of this name, if there is one.
     pub async fn source(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Source>>, StoreError> {
-        let read = async { Ok(self.registry.source(tenant, name).await?.map(Arc::new)) };
+        let read = async || Ok(self.registry.source(tenant, name).await?.map(Arc::new));
         self.sources.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
