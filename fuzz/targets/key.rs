@@ -1,12 +1,17 @@
-//! API keys, their ids, and secrets: each has one text form, and `Debug` prints none.
+//! API keys, their ids, completion tokens, and secrets: each has one text form, and `Debug` prints none.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use nobat_core::auth::api_key::{KeyId, KeyText};
 use nobat_core::secrets::vault::MasterKey;
 use nobat_core::secrets::webhook::WebhookSecret;
+use nobat_core::task::CompletionToken;
 
 fuzz_target!(|text: &str| {
+    if let Ok(token) = text.parse::<CompletionToken>() {
+        assert!(token.as_str() == text);
+        assert!(!format!("{token:?}").contains(&text[token.tenant().as_str().len() + 1..]));
+    }
     if let Ok(key) = text.parse::<KeyText>() {
         assert!(key.as_str() == text && text.starts_with(KeyText::PREFIX));
         assert!(!format!("{key:?}").contains(&text[KeyText::PREFIX.len()..]));

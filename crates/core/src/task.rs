@@ -15,15 +15,17 @@ pub mod retry;
 mod retry_schema;
 pub mod retry_submission;
 pub mod state;
+mod token_state;
 pub mod view;
 pub mod wait;
 
 pub use attempt::{Attempt, AttemptOutcome, TaskError};
-pub use completion::{CompletionToken, IssuedToken, TokenDigest, TokenState};
+pub use completion::{CompletionToken, IssuedToken, TokenDigest};
 pub use error_code::ErrorCode;
 pub use key::TaskKey;
 pub use options::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions, TaskOrigin};
 pub use state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Status, Waiting};
+pub use token_state::TokenState;
 pub use wait::{Then, Wait};
 
 use crate::json::Json;

@@ -7,8 +7,8 @@ use nobat_core::limits::Reservations;
 use nobat_core::task::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
-    AttemptOutcome, CompletionToken, ErrorCode, Held, HoldState, Outcome, State, Status, Task, TaskError,
-    TaskOptions, TokenDigest, TokenState, Waiting,
+    AttemptOutcome, CompletionToken, ErrorCode, Held, HoldState, KeyedRequest, Outcome, State, Status, Task,
+    TaskError, TaskOptions, TokenDigest, TokenState, Waiting,
 };
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
@@ -206,9 +206,9 @@ fn worker_that_dies_before_the_end_of_a_wait_loses_nothing() {
     }
     let reason = HeldReason::NoHandler;
     let hold = Event::Hold { token, reason, until: at(700), reserved: Reservations::default() };
-    let held = step(over, hold, at(602));
-    assert_eq!((held.attempt, held.status(at(602))), (1, Status::Held));
-    assert!(claim(held, at(700)).is_wait_over());
+    let later = step(over, hold, at(602));
+    assert_eq!((later.attempt, later.status(at(602))), (1, Status::Held));
+    assert!(claim(later, at(700)).is_wait_over());
 }
 
 #[test]
@@ -424,7 +424,7 @@ proptest! {
                     prop_assert!(is_report != Some(false), "a spent token changes nothing");
                     if is_report.is_some() {
                         // As `Backend::apply_completion` does in the same write.
-                        after.remember(digest(model.issued).request([1; 8]));
+                        after.remember(KeyedRequest::of_token(&digest(model.issued), [1; 8]));
                     }
                     model.follow(op, &task, &after);
                     task = after;

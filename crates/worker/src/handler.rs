@@ -55,7 +55,7 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// Returns the wait for a completion, if somebody else finishes the work that an attempt starts.
+    /// Returns the wait for a completion, if a receiver finishes the work that an attempt starts.
     ///
     /// Each attempt then has a [`TaskContext::completion_token`]. If [`Handler::run`] succeeds, the task waits
     /// for `POST /v1/tasks/{id}/complete` or `/fail` with this token, and the result of the attempt is not

@@ -10,8 +10,8 @@ use nobat_core::service::backend::{Applied, ApplyError, Backend};
 use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError};
 use nobat_core::task::{
-    CompletionToken, ErrorCode, Outcome, Status, Task, TaskError, TaskOrigin, Then, TokenDigest, TokenState,
-    Wait,
+    CompletionToken, ErrorCode, KeyedRequest, Outcome, Status, Task, TaskError, TaskOrigin, Then,
+    TokenDigest, TokenState, Wait,
 };
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::jitter_sample::JitterSample;
@@ -65,7 +65,7 @@ impl Handler for Later {
         let digest = token.digest();
         self.tokens.lock().unwrap().push(digest);
         if matches!(script, Script::CompleteDuringCall) {
-            let completion = digest.request([1; 8]);
+            let completion = KeyedRequest::of_token(&digest, [1; 8]);
             let event = Event::CompleteByToken { digest, result: Json::null() };
             self.backend.apply_completion(&context.name, None, event, completion, self.now).await.unwrap();
         }
@@ -132,7 +132,7 @@ async fn report(world: &World, task: &Task, event: Event, body: u8) -> Result<Ap
     let (Event::CompleteByToken { digest, .. } | Event::FailByToken { digest, .. }) = &event else {
         panic!("{event:?}")
     };
-    let completion = digest.request([body; 8]);
+    let completion = KeyedRequest::of_token(digest, [body; 8]);
     world.backend.apply_completion(&task.key(), None, event, completion, world.now()).await
 }
 

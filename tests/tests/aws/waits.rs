@@ -19,10 +19,10 @@ async fn accepted_call_waits_for_its_completion_or_times_out(stack: &Stack) {
     reached("the task waits", get, is_waiting).await;
     let called = receiver.received("/print").remove(0);
     let token = called.header("nobat-completion-token");
-    let headers = [("content-type", "application/json"), ("nobat-completion-token", token)];
+    let headers = [("nobat-completion-token", token)];
     let complete = format!("{}/complete", path(&completed));
     for replayed in ["", "true"] {
-        let done = stack.post_with(&complete, &headers, r#"{"result":7}"#).await;
+        let done = stack.post_with(&complete, &headers, &json!({"result": 7})).await;
         assert_eq!((done.status, done.header("idempotency-replayed")), (200, replayed), "{}", done.text());
     }
     let ended = stack.ended(&completed).await;

@@ -166,7 +166,8 @@ async fn every_wrong_token_gets_the_same_answer() {
 async fn address_guessing_tokens_is_blocked_and_a_valid_token_is_not() {
     let world = World::guarded().await;
     let task = called(&world, "acme").await;
-    let guess = format!("{}A", &task.token[..task.token.len() - 1]);
+    let (start, last) = task.token.split_at(task.token.len() - 1);
+    let guess = format!("{start}{}", if last == "A" { "E" } else { "A" });
     let guess = Called { tenant: "acme", id: task.id.clone(), token: guess };
     for _ in 0..20 {
         guess.report(&world, "complete", "{}").await.problem(401, "invalid_completion_token");

@@ -6,10 +6,6 @@ use std::str::FromStr;
 use data_encoding::BASE64URL_NOPAD;
 use subtle::ConstantTimeEq;
 
-use crate::task::Task;
-use crate::task::options::KeyedRequest;
-use crate::task::state::{Held, State, Waiting};
-use crate::types::held_reason::HeldReason;
 use crate::types::name::Tenant;
 use crate::types::sha256::sha256;
 
@@ -77,16 +73,6 @@ impl fmt::Debug for CompletionToken {
 #[derive(Clone, Copy)]
 pub struct TokenDigest(pub [u8; 32]);
 
-impl TokenDigest {
-    /// Returns the request that a task keeps about a spent token. `body` is the first part of the SHA-256 of
-    /// the completion, or zeros if the wait ended without a completion.
-    pub fn request(&self, body: [u8; 8]) -> KeyedRequest {
-        let mut key = [0; 16];
-        key.copy_from_slice(&self.0[..16]);
-        KeyedRequest { key, body }
-    }
-}
-
 impl PartialEq for TokenDigest {
     /// Compares in constant time, so that the duration does not reveal the first byte that differs.
     fn eq(&self, other: &Self) -> bool {
@@ -112,55 +98,6 @@ pub struct IssuedToken {
     pub attempt: u64,
     /// Digest of the token.
     pub digest: TokenDigest,
-}
-
-/// State of a token that a client sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenState {
-    /// The task waits for a completion with this token, or its attempt is still running.
-    Live,
-    /// The task had issued this token. A completion has used the token, or the wait has ended.
-    Spent,
-    /// The task has not issued this token, or has issued more than [`Task::KEPT_REQUESTS`] tokens since.
-    Unknown,
-}
-
-impl Task {
-    /// Returns the state of a token of this task.
-    pub fn token_state(&self, digest: &TokenDigest) -> TokenState {
-        match self.hold.completion {
-            Some(issued) if issued.digest == *digest => {
-                if self.takes_completion() {
-                    TokenState::Live
-                } else {
-                    TokenState::Spent
-                }
-            }
-            _ if self.has_spent(digest) => TokenState::Spent,
-            _ => TokenState::Unknown,
-        }
-    }
-
-    /// Returns true if a worker has claimed the task because its wait timed out, and has not ended the wait.
-    pub fn is_wait_over(&self) -> bool {
-        matches!(self.state, State::Running(_))
-            && self.hold.completion.is_some_and(|issued| issued.attempt < self.token)
-    }
-
-    /// Returns true if a completion with the issued token can be applied.
-    pub(crate) fn takes_completion(&self) -> bool {
-        let is_open = matches!(
-            self.state,
-            State::Running(_) | State::Waiting(Waiting::Held(Held { reason: HeldReason::Waiting }))
-        );
-        is_open && self.hold.completion.is_some_and(|issued| issued.attempt == self.token)
-    }
-
-    fn has_spent(&self, digest: &TokenDigest) -> bool {
-        let KeyedRequest { key, .. } = digest.request([0; 8]);
-        // All requests are compared, so that the duration does not depend on the token.
-        self.requests.iter().fold(false, |found, request| found | bool::from(request.key.ct_eq(&key)))
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! ```
 //! The README has the complete diagram. A test compares it with the `match` in this file.
 
+mod unfinished;
 mod waits;
 
 use std::time::Duration;
@@ -294,15 +295,7 @@ impl Task {
         let mut released = Reservations::default();
         match event {
             Event::Claim { until } => self.claim(until, now)?,
-            Event::Release { token } => {
-                let lease = self.lease(token)?;
-                if !self.return_to_wait(lease, now) {
-                    self.retire_token();
-                    self.attempt = self.attempt.saturating_sub(1);
-                    self.wait(Waiting::Scheduled, now);
-                    self.end_if_canceled(lease, now);
-                }
-            }
+            Event::Release { token } => self.release(token, now)?,
             Event::Hold { token, reason, until, reserved } => {
                 let lease = self.lease(token)?;
                 self.retire_own_token();
@@ -378,20 +371,6 @@ impl Task {
         Ok(released)
     }
 
-    /// Gives back an attempt whose worker stops. The attempt does not count.
-    fn interrupt(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
-        let lease = self.lease(token)?;
-        if self.return_to_wait(lease, now) {
-            return Ok(());
-        }
-        self.attempt = self.attempt.saturating_sub(1);
-        let error = TaskError::new(ErrorCode::INTERRUPTED, "the worker was told to stop");
-        self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
-        self.wait(Waiting::Retrying, now);
-        self.end_if_canceled(lease, now);
-        Ok(())
-    }
-
     /// Returns the reason why the task waits, or an error if the task is running or has ended.
     fn waiting(&self) -> Result<&Waiting, TransitionError> {
         match &self.state {
@@ -412,27 +391,6 @@ impl Task {
         // The reservation is for a time after the receiver's pause, which a client ended. Keeping it would
         // delay the task.
         Ok(if reason == HeldReason::RetryAfter { self.hold.reservations.rate.take() } else { None })
-    }
-
-    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller removes the
-    /// task from that batch. The removal changes nothing if the batch had started. A reservation is not
-    /// returned, because its time has passed.
-    fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
-        match self.state {
-            State::Running(lease) if lease.until <= now => {
-                if self.return_to_wait(lease, now) {
-                    return Ok(None);
-                }
-                let batch = self.hold.reservations.batch.take();
-                let error = TaskError::new(ErrorCode::CRASHED, "the worker did not renew the lease in time");
-                self.record(lease, AttemptOutcome::Crashed, Some(error), now);
-                self.try_again(lease.cancel, Retry::Backoff, None, spread, now);
-                Ok(batch)
-            }
-            State::Running(_) => Err(TransitionError::LeaseHolds),
-            State::Waiting(_) => Err(TransitionError::NotRunning),
-            State::Ended(_) => Err(TransitionError::Ended),
-        }
     }
 
     fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {

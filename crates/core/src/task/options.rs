@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::api_key::KeyId;
 use crate::task::callback::Callback;
+use crate::task::completion::TokenDigest;
 use crate::task::retry::RetryPolicy;
 use crate::types::id::{EventId, TaskId};
 use crate::types::name::Name;
@@ -18,6 +19,14 @@ pub struct KeyedRequest {
     pub key: [u8; 16],
     /// First 8 bytes of the SHA-256 of the request's route and body.
     pub body: [u8; 8],
+}
+
+impl KeyedRequest {
+    /// Returns the request that a task keeps about a spent completion token. `body` is the first part of the
+    /// SHA-256 of the completion, or zeros if the wait ended without a completion.
+    pub fn of_token(TokenDigest(digest): &TokenDigest, body: [u8; 8]) -> Self {
+        Self { key: std::array::from_fn(|place| digest[place]), body }
+    }
 }
 
 /// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`]

@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn wait_is_read_in_every_form() {
-        let timeout = Duration::from_secs(60);
+        let timeout = Duration::from_mins(1);
         assert_eq!(read(r#"{"timeout":60}"#), Ok(Wait { timeout, then: Then::Fail }));
         assert_eq!(read(r#"{"timeout":60,"then":null}"#), Ok(Wait { timeout, then: Then::Fail }));
         assert_eq!(read(r#"{"timeout":60,"then":"fail"}"#), Ok(Wait { timeout, then: Then::Fail }));

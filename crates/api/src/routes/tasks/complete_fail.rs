@@ -9,7 +9,7 @@ use nobat_core::service::backend::{Applied, ApplyError};
 use nobat_core::service::waits::retry_policy;
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError};
 use nobat_core::task::view::TaskView;
-use nobat_core::task::{ErrorCode, TaskError};
+use nobat_core::task::{ErrorCode, KeyedRequest, TaskError};
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::name::Name;
@@ -156,7 +156,7 @@ async fn apply(
     body: &[u8],
 ) -> Result<Response, Problem> {
     let (name, now) = (task.key(), app.clock.now());
-    let completion = digest.request(body_digest(route, body));
+    let completion = KeyedRequest::of_token(&digest, body_digest(route, body));
     let applied = app.backend.apply_completion(&name, Some(task), event, completion, now).await;
     let applied = applied.map_err(|error| match error {
         ApplyError::Refused(TransitionError::NotWaiting | TransitionError::KeyReused) => wait_ended(),

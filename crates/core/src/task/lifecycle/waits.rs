@@ -5,6 +5,7 @@ use crate::task::Task;
 use crate::task::attempt::{AttemptOutcome, TaskError};
 use crate::task::completion::{IssuedToken, TokenDigest};
 use crate::task::lifecycle::{Retry, TransitionError};
+use crate::task::options::KeyedRequest;
 use crate::task::retry::RetryPolicy;
 use crate::task::state::{CancelRequest, Held, Lease, Outcome, State, Waiting};
 use crate::types::held_reason::HeldReason;
@@ -110,7 +111,7 @@ impl Task {
     /// with a wrong token.
     pub(super) fn retire_token(&mut self) {
         if let Some(issued) = self.hold.completion.take() {
-            self.remember(issued.digest.request([0; 8]));
+            self.remember(KeyedRequest::of_token(&issued.digest, [0; 8]));
         }
     }
 
