@@ -52,14 +52,14 @@ pub(crate) async fn inline(load: Load) -> anyhow::Result<Outcome> {
     let services = Services::start(None).await?;
     let shop = shop::start(Arc::clone(&services), None).await?;
     let responses = orders(shop, &services, load).await?;
-    Ok(outcome(responses, &services, Duration::ZERO))
+    Ok(outcome(&responses, &services, Duration::ZERO))
 }
 
 /// Runs the shop with nobat, until all orders are complete.
 pub(crate) async fn with_nobat(load: Load) -> anyhow::Result<Outcome> {
-    let (folder, stop) = (tempfile::tempdir()?, CancellationToken::new());
-    let _guard = stop.clone().drop_guard();
-    let nobat = server::start(folder.path(), stop).await?;
+    let (folder, shutdown) = (tempfile::tempdir()?, CancellationToken::new());
+    let _guard = shutdown.clone().drop_guard();
+    let nobat = server::start(folder.path(), shutdown).await?;
     let services = Services::start(Some(&nobat)).await?;
     server::configure(&nobat, &services).await?;
     let shop = shop::start(Arc::clone(&services), Some(nobat)).await?;
@@ -68,7 +68,7 @@ pub(crate) async fn with_nobat(load: Load) -> anyhow::Result<Outcome> {
     while services.done(|done| complete(done)) < count && begun.elapsed() < MAX_WORK {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(outcome(responses, &services, begun.elapsed()))
+    Ok(outcome(&responses, &services, begun.elapsed()))
 }
 
 /// Sends the orders. The payment service is down for the middle third of the time. Returns for each order the time
@@ -91,7 +91,7 @@ async fn orders(shop: SocketAddr, services: &Services, load: Load) -> anyhow::Re
     Ok(sending.join_all().await)
 }
 
-fn outcome(responses: Vec<(Duration, bool)>, services: &Services, remaining: Duration) -> Outcome {
+fn outcome(responses: &[(Duration, bool)], services: &Services, remaining: Duration) -> Outcome {
     let mut times: Vec<Duration> = responses.iter().map(|(time, _)| *time).collect();
     times.sort();
     let percentile = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
