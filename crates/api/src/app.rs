@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::EndpointTester;
 use nobat_core::config::kind::KindRegistry;
-use nobat_core::ports::{Clock, QueueLoad};
+use nobat_core::config::tenant::TenantSettings;
+use nobat_core::ports::{Clock, QueueLoad, StoreError};
 use nobat_core::secrets::vault::VaultSource;
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::cache::AuthCache;
-use crate::auth::policy::AccessPolicy;
+use crate::auth::policy::{AccessPolicy, AuthMode};
 use crate::quotas::body_budget::BodyBudget;
 use crate::quotas::endpoint_test_slots::TestSlots;
 use crate::quotas::pending_quota::PendingQuota;
@@ -119,6 +122,18 @@ impl App {
     /// Returns the limits on endpoint tests in progress.
     pub(crate) fn test_slots(&self) -> &TestSlots {
         &self.0.test_slots
+    }
+
+    /// Returns the limits of a tenant. A server that never asks for keys has none.
+    pub(crate) async fn tenant_settings(
+        &self,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<TenantSettings, StoreError> {
+        if self.access_policy.keys == AuthMode::Never {
+            return Ok(TenantSettings::default());
+        }
+        self.auth_cache().settings(&self.backend, tenant, now).await
     }
 
     /// Returns the counters of the requests to sources.

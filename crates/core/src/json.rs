@@ -2,7 +2,6 @@
 
 pub mod decode;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::json::decode::{ReadError, read};
+use crate::json::decode::{ReadError, UniqueFields, read};
 
 /// JSON value, kept byte for byte as received. Clones share the text.
 ///
@@ -70,14 +69,15 @@ impl Json {
         self.0.get()
     }
 
-    /// Returns the value at a JSON pointer (RFC 6901).
+    /// Returns the value at a JSON pointer (RFC 6901). An object on the way with a field twice has no values,
+    /// because two programs could read different ones.
     pub(crate) fn find(&self, pointer: &str) -> Option<Self> {
         let mut at: &RawValue = serde_json::from_str(self.get()).ok()?;
         for part in pointer.split('/').skip(1) {
             let part = part.replace("~1", "/").replace("~0", "~");
             at = match at.get().as_bytes().first() {
                 Some(b'{') => {
-                    serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get()).ok()?.remove(&part)?
+                    serde_json::from_str::<UniqueFields<&RawValue>>(at.get()).ok()?.0.remove(&part)?
                 }
                 Some(b'[') => {
                     // `01` and `+1` are not indexes of an array.

@@ -80,7 +80,7 @@ impl Services {
         look(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends the webhook of a charge twice, as payment providers do now and then.
+    /// Sends the webhook of a charge twice, as payment providers sometimes do.
     async fn confirm(self: Arc<Self>, source: String, order: u64) {
         tokio::time::sleep(CONFIRMATION).await;
         let body = json!({"id": format!("charge-{order}"), "order": order});

@@ -17,6 +17,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat-functions", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-worker"]),
     ("nobat-bench", &["nobat"]),
     // The test suites have to name every backend.
+    ("nobat-orders", &["nobat"]),
     ("nobat-tests", &["nobat-api", "nobat-aws", "nobat-core", "nobat-sqlite", "nobat-worker"]),
 ];
 

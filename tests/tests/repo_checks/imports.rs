@@ -16,6 +16,7 @@ const CORE: [&str; 14] = [
     "secrets",
     "events",
     "schedules",
+    "sources",
     "config",
     "submission",
     "ports",

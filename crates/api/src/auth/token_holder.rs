@@ -41,7 +41,7 @@ impl FromRequestParts<App> for TokenHolder {
             return Err(refuse());
         };
         turn.found();
-        let settings = auth_cache.settings(&app.backend, &task.tenant, now).await?;
+        let settings = app.tenant_settings(&task.tenant, now).await?;
         if let Some(rate) = settings.request_rate {
             app.permits().take(&app.backend, &task.tenant, rate, now).await?;
         }

@@ -1,5 +1,6 @@
 //! Reads request bodies: of limited size, within a time limit.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::pin::pin;
 use std::task::Poll;
@@ -11,6 +12,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
 use http_body_util::BodyExt;
+use nobat_core::auth::network::client_network;
 use nobat_core::types::name::Tenant;
 
 use crate::app::App;
@@ -87,8 +89,13 @@ pub(crate) async fn whole(
 }
 
 /// Returns the complete body of a provider's request to a source, of any media type.
-pub(crate) async fn webhook(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
-    read(app, BodyOwner::Providers, MAX_WEBHOOK_BYTES, headers, body).await
+pub(crate) async fn webhook(
+    app: &App,
+    origin: Option<IpAddr>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Problem> {
+    read(app, BodyOwner::Provider(origin.map(client_network)), MAX_WEBHOOK_BYTES, headers, body).await
 }
 
 async fn read(

@@ -1,9 +1,10 @@
 //! Limit on the total size of the request bodies in memory.
 //!
-//! A body occupies up to 256 KiB of memory until the server has answered. Without this limit, a client could
+//! A body occupies up to 1 MiB of memory until the server has answered. Without this limit, a client could
 //! open many connections, stop in the middle of each body, and fill the memory.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use nobat_core::ports::QueueLoad;
@@ -14,9 +15,11 @@ use parking_lot::Mutex;
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
 /// Maximum total size of one tenant's request bodies, in bytes: half of [`MAX_TOTAL`].
 const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
-/// Maximum total size of the bodies of all requests to sources, in bytes: a quarter of [`MAX_TOTAL`]. Anybody
-/// can send such requests, so they must not take the share of a tenant.
+/// Maximum total size of the bodies of all requests to sources, in bytes: a quarter of [`MAX_TOTAL`]. Clients
+/// without credentials can send such requests, so they must not take the share of a tenant.
 const MAX_OF_PROVIDERS: usize = MAX_TOTAL / 4;
+/// Maximum total size of the bodies of requests to sources from one client network, in bytes.
+const MAX_PER_PROVIDER: usize = MAX_OF_PROVIDERS / 4;
 
 /// Counter of the bytes of request bodies in memory.
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub(crate) struct BodyBudget(Mutex<ReservedBytes>);
 #[derive(Default)]
 struct ReservedBytes {
     total: usize,
+    /// Bytes of all requests to sources.
+    of_providers: usize,
     by_owner: HashMap<BodyOwner, usize>,
     refused: u64,
 }
@@ -34,8 +39,8 @@ struct ReservedBytes {
 pub(crate) enum BodyOwner {
     /// Clients with an API key of this tenant.
     Tenant(Tenant),
-    /// All clients that send requests to sources.
-    Providers,
+    /// Clients of this network that send requests to sources. `None`: all clients whose address is unknown.
+    Provider(Option<IpAddr>),
 }
 
 /// Bytes of the budget that one body has reserved. Dropping the reservation releases them.
@@ -69,6 +74,10 @@ impl BodyBudget {
 }
 
 impl Reservation {
+    fn is_of_provider(&self) -> bool {
+        matches!(self.owner, BodyOwner::Provider(_))
+    }
+
     /// Fails if the budget has no room for this many more bytes. Reserves nothing: a client that announces a
     /// body and never sends it must not take budget from other clients.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
@@ -80,6 +89,9 @@ impl Reservation {
         let mut held = self.budget.0.lock();
         let of_owner = self.room(&mut held, bytes)?;
         held.total += bytes;
+        if self.is_of_provider() {
+            held.of_providers += bytes;
+        }
         held.by_owner.insert(self.owner.clone(), of_owner + bytes);
         self.bytes += bytes;
         Ok(())
@@ -89,11 +101,9 @@ impl Reservation {
     /// counts a refusal and fails.
     fn room(&self, held: &mut ReservedBytes, bytes: usize) -> Result<usize, OverBudget> {
         let of_owner = held.by_owner.get(&self.owner).copied().unwrap_or_default();
-        let max = match self.owner {
-            BodyOwner::Tenant(_) => MAX_PER_TENANT,
-            BodyOwner::Providers => MAX_OF_PROVIDERS,
-        };
-        if held.total + bytes > MAX_TOTAL || of_owner + bytes > max {
+        let max = if self.is_of_provider() { MAX_PER_PROVIDER } else { MAX_PER_TENANT };
+        let is_over = self.is_of_provider() && held.of_providers + bytes > MAX_OF_PROVIDERS;
+        if is_over || held.total + bytes > MAX_TOTAL || of_owner + bytes > max {
             held.refused += 1;
             return Err(OverBudget);
         }
@@ -108,6 +118,9 @@ impl Drop for Reservation {
         }
         let mut held = self.budget.0.lock();
         held.total -= self.bytes;
+        if self.is_of_provider() {
+            held.of_providers -= self.bytes;
+        }
         if let Some(of_owner) = held.by_owner.get_mut(&self.owner) {
             *of_owner -= self.bytes;
             if *of_owner == 0 {
@@ -140,7 +153,15 @@ mod tests {
         drop(first);
         assert_eq!((budget.reserve(three.clone()).grow(1), budget.load().refused), (Ok(()), 4));
         drop(second);
+        let network = |last: u8| BodyOwner::Provider(Some([203, 0, 113, last].into()));
+        let mut providers: Vec<_> = (0..4).map(|last| budget.reserve(network(last))).collect();
+        for provider in &mut providers {
+            assert_eq!((provider.grow(MAX_PER_PROVIDER), provider.grow(1)), (Ok(()), Err(OverBudget)));
+        }
+        assert_eq!(budget.reserve(network(4)).grow(1), Err(OverBudget));
+        assert_eq!(budget.reserve(one).grow(MAX_PER_TENANT), Ok(()), "tenants have their own share");
+        drop(providers);
         let held = budget.0.lock();
-        assert_eq!((held.total, held.by_owner.len()), (0, 0));
+        assert_eq!((held.total, held.of_providers, held.by_owner.len()), (0, 0, 0));
     }
 }

@@ -383,3 +383,28 @@ async fn webhook_of_a_mebibyte_is_stored() {
     let event = sources.get(&format!("/v1/events/{id}")).await;
     assert_eq!(event["event"]["data"]["a"].as_str().unwrap().len(), 1024 * 1024 - 8);
 }
+
+/// Only a source publishes events in the name of a source, so a client can neither forge nor block a webhook.
+#[tokio::test]
+async fn client_cannot_publish_the_event_of_a_source() {
+    let sources = Sources::start().await;
+    sources.put("stripe", &preset("stripe")).await;
+    let event = r#"{"specversion":"1.0","type":"paid","source":"/in/stripe","id":"evt_1"}"#;
+    let refused = sources.world.ask_with(&sources.key, "POST", "/v1/events", event).await;
+    refused.names(422, "validation_failed", &["/source"]);
+    for (content_type, body, pointer) in [
+        ("application/cloudevents+json", event.to_owned(), "/source"),
+        ("application/cloudevents-batch+json", format!("[{event}]"), "/0/source"),
+    ] {
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+            sources.key,
+            body.len()
+        );
+        sources.world.ask(head).await.names(422, "validation_failed", &[pointer]);
+    }
+    let other = event.replace("/in/stripe", "/in");
+    assert_eq!(sources.world.ask_with(&sources.key, "POST", "/v1/events", &other).await.status, 202);
+    assert_eq!(sources.stripe(SECRET, 0, r#"{"id":"evt_1"}"#).await.status, 200);
+    assert_eq!(sources.events().await, 2);
+}

@@ -79,6 +79,10 @@ pub enum SourceTarget {
     },
 }
 
+/// Start of the attribute `source` of the events of sources. No client can publish an event with such a
+/// `source`.
+pub const SOURCE_PREFIX: &str = "/in/";
+
 /// Type of an event if the request has no value at the place of the type.
 pub const UNKNOWN_TYPE: &str = "unknown";
 
@@ -202,12 +206,7 @@ impl Source {
             (None, Some(preset)) => &preset.preset().event_id[..],
             (None, None) => &[],
         };
-        let values: Vec<String> = places.iter().filter_map(|place| request.value(place)).collect();
-        let id = Some(values.join(":")).filter(|id| is_text(id));
-        let id = id.unwrap_or_else(|| {
-            let identity = if values.is_empty() { sha256(&[request.body]) } else { hash(&values) };
-            HEXLOWER.encode(&identity)
-        });
+        let id = event_id(places, request);
         let (event_type, subject) = match &self.target {
             SourceTarget::Event { event_type, subject } => (event_type.clone(), subject.as_ref()),
             SourceTarget::Task { .. } => (None, None),
@@ -219,7 +218,7 @@ impl Source {
         });
         CloudEvent {
             id,
-            source: format!("/in/{name}"),
+            source: format!("{SOURCE_PREFIX}{name}"),
             event_type: event_type.filter(|text| is_text(text)).unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
             subject: subject.and_then(|place| request.value(place)).filter(|text| is_text(text)),
             time: now.to_string(),
@@ -276,14 +275,30 @@ fn data(request: &InboundRequest<'_>) -> Option<EventData> {
     }
 }
 
+/// Returns the id of an event: the values at the places, separated by colons. If that would not be unique or
+/// not fit, the id is a hash of the values. Without any value, it is the SHA-256 of the body.
+fn event_id(places: &[Place], request: &InboundRequest<'_>) -> String {
+    let values: Vec<Option<String>> = places.iter().map(|place| request.value(place)).collect();
+    if values.iter().all(Option::is_none) {
+        return HEXLOWER.encode(&sha256(&[request.body]));
+    }
+    let complete: Option<Vec<&str>> = values.iter().map(Option::as_deref).collect();
+    let is_unique = |values: &Vec<&str>| values.len() == 1 || values.iter().all(|value| !value.contains(':'));
+    let id = complete.filter(is_unique).map(|values| values.join(":")).filter(|id| is_text(id));
+    id.unwrap_or_else(|| HEXLOWER.encode(&hash(&values)))
+}
+
 /// Returns true if an attribute of an event may have this text.
 fn is_text(text: &str) -> bool {
     (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(crate::types::field_error::is_invisible)
 }
 
-/// Returns the SHA-256 of several texts.
-fn hash(texts: &[String]) -> [u8; 32] {
-    let texts: Vec<_> = texts.iter().map(|text| format!("{}:{text}", text.len())).collect();
+/// Returns the SHA-256 of several values.
+fn hash(values: &[Option<String>]) -> [u8; 32] {
+    let text = |value: &Option<String>| {
+        value.as_ref().map_or("-".to_owned(), |text| format!("{}:{text}", text.len()))
+    };
+    let texts: Vec<_> = values.iter().map(text).collect();
     sha256(&texts.iter().map(String::as_bytes).collect::<Vec<_>>())
 }
 
@@ -294,5 +309,32 @@ impl Proof {
             Self::Preset(name) => &name.preset().scheme,
             Self::Scheme(scheme) => scheme,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_with_different_values_have_different_ids() {
+        let id = |places: &[&str], body: &str| {
+            let places: Vec<_> = places.iter().map(|place| Place::Pointer((*place).to_owned())).collect();
+            event_id(&places, &InboundRequest::new(vec![], None, body.as_bytes()))
+        };
+        assert_eq!(id(&["/a"], r#"{"a":"x:y"}"#), "x:y");
+        assert_eq!(id(&["/a", "/b"], r#"{"a":"x","b":7}"#), "x:7");
+        let ids = [
+            r#"{"a":"x"}"#,
+            r#"{"b":"x"}"#,
+            r#"{"a":"x:y","b":"z"}"#,
+            r#"{"a":"x","b":"y:z"}"#,
+            r#"{"a":"x","b":"y"}"#,
+            r#"{"c":"x"}"#,
+            r#"{"c":"y"}"#,
+        ];
+        let ids: std::collections::BTreeSet<_> = ids.iter().map(|body| id(&["/a", "/b"], body)).collect();
+        assert_eq!(ids.len(), 7);
+        assert_eq!(id(&["/a"], &format!(r#"{{"a":"{}"}}"#, "x".repeat(256))).len(), 64);
     }
 }

@@ -102,7 +102,10 @@ impl SourceCounts {
     /// Adds newer counts. Counts of a source that was removed are dropped.
     #[must_use]
     pub fn plus(mut self, newer: &Self) -> Self {
-        if self.created_at != newer.created_at {
+        if newer.created_at < self.created_at {
+            return self;
+        }
+        if newer.created_at > self.created_at {
             self = Self { created_at: newer.created_at, ..Self::default() };
         }
         self.accepted += newer.accepted;
@@ -148,6 +151,6 @@ mod tests {
         let old = SourceCounts { accepted: 3, ..SourceCounts::default() };
         let new =
             SourceCounts { accepted: 1, created_at: Timestamp::from_millis(1), ..SourceCounts::default() };
-        assert_eq!(old.plus(&new), new);
+        assert_eq!((old.clone().plus(&new), new.clone().plus(&old)), (new.clone(), new));
     }
 }

@@ -189,7 +189,7 @@ fn open_breaker_allows_a_probe_after_its_duration() {
 
 /// A probe usually ends long before its lease would. The tasks that wait for it then start soon.
 #[test]
-fn task_waits_for_a_probe_at_most_as_long_as_for_an_open_breaker() {
+fn task_waits_for_a_probe_no_longer_than_the_open_duration() {
     let open_duration = Duration::from_secs(5);
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), open_duration, ..BreakerPolicy::default() });
     let (mut limiter, limits) = (LimiterState::default(), Limits { breaker, ..Limits::default() });

@@ -139,10 +139,33 @@ impl ConfigCache {
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Returns the source of this name, if there is one.
-    pub async fn source(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Source>>, StoreError> {
-        let read = async || Ok(self.registry.source(tenant, name).await?.map(Arc::new));
-        self.sources.get((tenant, (tenant.clone(), name.clone())), self, read).await
+    /// Returns the source of this name, if there is one. `read` reads it from the store.
+    ///
+    /// A missing source is not cached: strangers can ask for any name.
+    pub async fn source(
+        &self,
+        tenant: &Tenant,
+        name: &Name,
+        read: impl AsyncFnOnce() -> Result<Option<Source>, StoreError>,
+    ) -> Result<Option<Arc<Source>>, StoreError> {
+        let key = (tenant.clone(), name.clone());
+        let read = async || Ok(read().await?.map(Arc::new));
+        let found = self.sources.get((tenant, key.clone()), self, read).await;
+        if !matches!(found, Ok(Some(_))) {
+            self.sources.0.lock().remove(&key);
+        }
+        found
+    }
+
+    /// Returns true if the cache has a source of this name, of any age.
+    pub fn has_source(&self, tenant: &Tenant, name: &Name) -> bool {
+        let known = self.sources.0.lock().get(&(tenant.clone(), name.clone())).map(Arc::clone);
+        // A locked entry is being read.
+        known.is_some_and(|entry| {
+            entry
+                .try_lock()
+                .is_some_and(|read| matches!(&*read, Some(CachedRead { value: Some(Some(_)), .. })))
+        })
     }
 
     /// Returns all subscriptions of the tenant, as they were stored at a time after `since`.

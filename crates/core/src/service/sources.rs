@@ -20,7 +20,7 @@ use crate::types::time::Timestamp;
 
 /// Creates the tasks of sources.
 #[derive(Clone, Copy)]
-pub struct Intake<'a> {
+pub struct SourceTasks<'a> {
     /// Cached endpoints and queues.
     pub config_cache: &'a ConfigCache,
     /// Kinds that this installation runs.
@@ -39,7 +39,7 @@ pub struct Intake<'a> {
     pub now: Timestamp,
 }
 
-impl Intake<'_> {
+impl SourceTasks<'_> {
     /// Returns the task of a verified request, or all errors in the template of the source. JSON pointers in
     /// the errors are relative to the template.
     ///
@@ -53,7 +53,7 @@ impl Intake<'_> {
     ) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
         let (tenant, hops, now) = (self.tenant, self.hops, self.now);
         let event = source.event(self.name, request, now);
-        let id = TaskId::of_event(tenant, &event.source, &event.id);
+        let id = TaskId::of_webhook(tenant, self.name.as_str(), &event.id);
         let fingerprint = (!source.body_varies()).then(|| Fingerprint(sha256(&[request.body])));
         let (template, body) = match &source.target {
             SourceTarget::Event { .. } => {

@@ -1,10 +1,11 @@
 //! Request of a provider, and the values in it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use url::form_urlencoded;
 
 use crate::json::Json;
 use crate::json::decode::Object;
@@ -20,7 +21,7 @@ pub struct InboundRequest<'a> {
     pub body: &'a [u8],
     /// Fields of the body, which pointers select from: the body if it is JSON, or an object with the fields of a
     /// form. `None` for any other body.
-    fields: Option<Json>,
+    fields: OnceLock<Option<Json>>,
 }
 
 /// Maximum nesting depth of a body. An event in the payload of a task adds levels around the body.
@@ -32,15 +33,19 @@ const FORM: &str = "application/x-www-form-urlencoded";
 impl<'a> InboundRequest<'a> {
     /// Creates the request. Header names must be in lower case.
     pub fn new(headers: Vec<(&'a str, &'a str)>, address: Option<IpAddr>, body: &'a [u8]) -> Self {
-        let mut request = Self { headers, address, body, fields: None };
-        request.fields = if request.is_form() {
-            let fields: std::collections::BTreeMap<Cow<'_, str>, Cow<'_, str>> =
-                form_urlencoded::parse(body).collect();
+        Self { headers, address, body, fields: OnceLock::new() }
+    }
+
+    /// Returns the fields of the body. The first call parses the body.
+    fn fields(&self) -> Option<&Json> {
+        let parse = || {
+            if !self.is_form() {
+                return json(self.body);
+            }
+            let fields: BTreeMap<Cow<'_, str>, Cow<'_, str>> = form_urlencoded::parse(self.body).collect();
             Json::from_value(&fields).ok()
-        } else {
-            json(body)
         };
-        request
+        self.fields.get_or_init(parse).as_ref()
     }
 
     /// Returns the value of a header. `None` if the request has no such header, or several.
@@ -66,18 +71,23 @@ impl<'a> InboundRequest<'a> {
 
     /// Returns the body if it is JSON.
     pub(crate) fn json_body(&self) -> Option<&Json> {
-        self.fields.as_ref().filter(|_| !self.is_form())
+        self.fields().filter(|_| !self.is_form())
     }
 
     /// Returns the value at a JSON pointer of the body, as text: a string without quotes, or a number or a
     /// boolean as written. `None` for any other value.
     pub fn field(&self, pointer: &str) -> Option<String> {
-        let value = self.fields.as_ref()?.find(pointer)?;
+        let value = self.find(pointer)?;
         match value.get().as_bytes().first()? {
             b'"' => value.parse::<String>().ok(),
             b'{' | b'[' | b'n' => None,
             _ => Some(value.get().to_owned()),
         }
+    }
+
+    /// Returns the value at a JSON pointer of the body.
+    pub(crate) fn find(&self, pointer: &str) -> Option<Json> {
+        self.fields()?.find(pointer)
     }
 
     /// Returns the value at a place.

@@ -167,12 +167,14 @@ pub(crate) enum Part {
 /// The text is not a template of signed content.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected a text of at most {MAX_CONTENT} bytes with {{body}}, {{form}} or a value of the body such as {{/id}}; other placeholders are {{timestamp}}, {{url}} and {{header:NAME}}"
+    "expected a text of at most {MAX_CONTENT} bytes and {MAX_PARTS} parts with {{body}}, {{form}} or a value of the body such as {{/id}}; other placeholders are {{timestamp}}, {{url}} and {{header:NAME}}"
 )]
 pub struct InvalidContent;
 
 /// Maximum length of a template of signed content, in bytes.
 const MAX_CONTENT: usize = 1_024;
+/// Maximum number of texts and placeholders in a template.
+const MAX_PARTS: usize = 32;
 
 impl Content {
     /// Returns true if the content contains the part.
@@ -217,6 +219,9 @@ impl FromStr for Content {
             parts.push(Part::Text(rest.to_owned()));
         }
         // A signature that covers no part of the body does not protect the body.
+        if parts.len() > MAX_PARTS {
+            return Err(InvalidContent);
+        }
         let covers_body = |part: &Part| matches!(part, Part::Body | Part::Form | Part::Pointer(_));
         if parts.iter().any(covers_body) { Ok(Self(parts)) } else { Err(InvalidContent) }
     }

@@ -288,7 +288,7 @@ impl ValidationErrors {
             }
             None => {}
         }
-        // A time that is not signed can be changed by anybody.
+        // A client can change a time that is not signed.
         if scheme.content.contains(&Part::Timestamp) != scheme.timestamp.is_some() {
             let detail = "expected {timestamp} in `content` if, and only if, there is a `timestamp`";
             self.add("/hmac/content", detail);

@@ -286,6 +286,7 @@ impl<'a> TaskView<'a> {
             subscription: None,
             schedule: None,
             planned_at: None,
+            source: None,
             timed_out_task: None,
             submitted_by: None,
             ..Self::summary(task, now)

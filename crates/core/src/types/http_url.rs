@@ -117,6 +117,19 @@ impl HttpUrl {
         self.0.authority()
     }
 
+    /// Returns a URL as given, without its port, and with its port or the scheme's default port.
+    pub fn port_spellings(text: &str) -> Vec<String> {
+        let mut spellings = vec![text.to_owned()];
+        if let Ok(url) = Self::parse(text) {
+            let port = format!(":{}", url.port());
+            let host = url.authority().trim_end_matches(&port);
+            spellings.push(text.replacen(&format!("//{host}{port}"), &format!("//{host}"), 1));
+            spellings.push(text.replacen(&format!("//{host}/"), &format!("//{host}{port}/"), 1));
+            spellings.dedup();
+        }
+        spellings
+    }
+
     /// Returns the path, which begins with `/`, and the query.
     pub fn path_and_query(&self) -> &str {
         &self.0[Position::BeforePath..]

@@ -62,6 +62,12 @@ impl TaskId {
         Self::digest(&[tenant.as_str(), "event", source, id])
     }
 
+    /// Returns the id of the task of a provider's request. `source` is the name of the source, and `id` the
+    /// provider's id of the event.
+    pub fn of_webhook(tenant: &Tenant, source: &str, id: &str) -> Self {
+        Self::digest(&[tenant.as_str(), "webhook", source, id])
+    }
+
     /// Returns the id of the task that a subscription gets from an event. `created_at` is the time at which
     /// the event was accepted: after the retention of the event, an event with the same source and id is a
     /// new event.

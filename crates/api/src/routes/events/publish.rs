@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use nobat_core::config::source::SOURCE_PREFIX;
 use nobat_core::events::cloud_event::{CloudEvent, Defaults};
 use nobat_core::json::decode::read;
 use nobat_core::ports::InsertResult;
@@ -178,11 +179,11 @@ impl Publication<'_> {
     /// Returns the events of the request, or all errors in them.
     fn read(&self, mode: Mode, headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEvent>, Problem> {
         let one = |event: &RawValue, index: usize, is_structured: bool| {
-            CloudEvent::from_json(event, is_structured, &self.defaults(index))
+            CloudEvent::from_json(event, is_structured, &self.defaults(index)).and_then(not_of_a_source)
         };
         let event = match mode {
             Mode::Plain | Mode::Structured => one(&read::<Box<RawValue>>(body)?, 0, mode == Mode::Structured),
-            Mode::Binary => self.binary(headers, body),
+            Mode::Binary => self.binary(headers, body).and_then(not_of_a_source),
             Mode::Batch => {
                 let events: Vec<Box<RawValue>> = read(body)?;
                 if !(1..=MAX_BATCH).contains(&events.len()) {
@@ -296,6 +297,15 @@ impl Publication<'_> {
         }
         Ok((in_order, is_new))
     }
+}
+
+/// Refuses an event that pretends to be a webhook. Only a source, which verifies its requests, publishes those.
+fn not_of_a_source(event: CloudEvent) -> Result<CloudEvent, Vec<FieldError>> {
+    if event.source.starts_with(SOURCE_PREFIX) {
+        let detail = "expected a source that does not begin with /in/; such events come from the sources of /v1/sources";
+        return Err(vec![FieldError::new("/source", detail)]);
+    }
+    Ok(event)
 }
 
 /// Returns the attribute `id` of an event that a client published without an `id`.

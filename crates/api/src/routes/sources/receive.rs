@@ -14,7 +14,7 @@ use nobat_core::config::source_counts::{Rejection, RejectionCause, SourceCounts}
 use nobat_core::config::tenant::TenantSettings;
 use nobat_core::ports::{InsertResult, StoreError};
 use nobat_core::secrets::vault::Sealed;
-use nobat_core::service::sources::Intake;
+use nobat_core::service::sources::SourceTasks;
 use nobat_core::sources::preset::{Challenge, Respond};
 use nobat_core::sources::request::InboundRequest;
 use nobat_core::sources::verify::Unverified;
@@ -24,7 +24,6 @@ use subtle::ConstantTimeEq;
 
 use crate::app::App;
 use crate::auth::extract::admitted_origin;
-use crate::auth::policy::AuthMode;
 use crate::http::body;
 use crate::http::error_code::Code;
 use crate::http::path::{PathParam, SourceKey};
@@ -55,13 +54,13 @@ pub(crate) async fn receive(
     let (head, body) = request.into_parts();
     let (origin, now) = (admitted_origin(&head, &app)?, app.clock.now());
     let source = find(&app, &key, origin, now).await?;
-    let intake = Webhook { app: &app, key: &key, source: &source, origin, now };
-    let outcome = intake.receive(&head, body).await;
+    let mut webhook = Webhook { app: &app, key: &key, source: &source, origin, now };
+    let outcome = webhook.receive(&head, body).await;
     match &outcome {
-        Ok(Received::New(_)) => intake.count(|counts| counts.accepted = 1).await,
-        Ok(Received::Repeated(_)) => intake.count(|counts| counts.repeated = 1).await,
+        Ok(Received::New(_)) => webhook.count(|counts| counts.accepted = 1).await,
+        Ok(Received::Repeated(_)) => webhook.count(|counts| counts.repeated = 1).await,
         Ok(Received::Answered(_)) => {}
-        Err(rejected) => intake.count_rejection(rejected).await,
+        Err(rejected) => webhook.count_rejection(rejected).await,
     }
     match outcome {
         Ok(Received::New(response) | Received::Repeated(response) | Received::Answered(response)) => {
@@ -97,10 +96,10 @@ pub(crate) async fn challenge(
     let (head, _) = request.into_parts();
     let (origin, now) = (admitted_origin(&head, &app)?, app.clock.now());
     let source = find(&app, &key, origin, now).await?;
-    let intake = Webhook { app: &app, key: &key, source: &source, origin, now };
-    let outcome = intake.challenge(query.as_deref().unwrap_or_default()).await;
+    let webhook = Webhook { app: &app, key: &key, source: &source, origin, now };
+    let outcome = webhook.challenge(query.as_deref().unwrap_or_default()).await;
     if let Err(rejected) = &outcome {
-        intake.count_rejection(rejected).await;
+        webhook.count_rejection(rejected).await;
     }
     outcome.map_err(|Rejected(_, problem)| problem)
 }
@@ -115,7 +114,22 @@ async fn find(
     origin: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<std::sync::Arc<Source>, Problem> {
-    if let Some(source) = app.config_cache().source(&key.tenant, &key.name).await? {
+    let SourceKey { tenant, name } = key;
+    let is_known = app.config_cache().has_source(tenant, name);
+    let read = async || {
+        let store = &app.backend.config;
+        if is_known {
+            return store.source(tenant, name).await;
+        }
+        // Each unknown name costs a read of the store, as an unknown API key does.
+        let turn = app.auth_cache().turn(origin, now).await.map_err(|_| StoreError::Overloaded)?;
+        let found = store.source(tenant, name).await?;
+        if found.is_some() {
+            turn.found();
+        }
+        Ok(found)
+    };
+    if let Some(source) = app.config_cache().source(tenant, name, read).await? {
         return Ok(source);
     }
     app.auth_cache().count_failure(origin, now)?;
@@ -174,14 +188,16 @@ impl From<StoreError> for Rejected {
 }
 
 impl Webhook<'_> {
-    async fn receive(&self, head: &Parts, body: Body) -> Result<Received, Rejected> {
+    async fn receive(&mut self, head: &Parts, body: Body) -> Result<Received, Rejected> {
         let reject = |cause| move |problem| Rejected(cause, problem);
         // A client of another network must not make the server read a body.
         if !admits(&self.source.networks, self.origin) {
             return Err(Unverified::Network.into());
         }
-        let body =
-            body::webhook(self.app, &head.headers, body).await.map_err(reject(RejectionCause::Body))?;
+        let body = body::webhook(self.app, self.origin, &head.headers, body).await;
+        let body = body.map_err(reject(RejectionCause::Body))?;
+        // A slow body must not make an old signature valid.
+        self.now = self.app.clock.now();
         let headers =
             head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
         let request = InboundRequest::new(headers.collect(), self.origin, &body);
@@ -192,12 +208,12 @@ impl Webhook<'_> {
             return Ok(Received::Answered(plain(answer)));
         }
         let hops = hops(&head.headers).map_err(reject(RejectionCause::Loop))?;
-        let settings = self.settings().await?;
+        let settings = self.app.tenant_settings(&self.key.tenant, self.now).await?;
         if let Some(rate) = settings.request_rate {
             let taken = self.app.permits().take(&self.app.backend, &self.key.tenant, rate, self.now).await;
             taken.map_err(reject(RejectionCause::Quota))?;
         }
-        let intake = Intake {
+        let tasks = SourceTasks {
             config_cache: self.app.config_cache(),
             kinds: &*self.app.kinds,
             max_timeout: self.app.max_timeout,
@@ -207,7 +223,7 @@ impl Webhook<'_> {
             hops,
             now: self.now,
         };
-        let task = intake.task(self.source, &request).await?;
+        let task = tasks.task(self.source, &request).await?;
         let task = task.map_err(|errors| Rejected(RejectionCause::TaskInvalid, errors.into()))?;
         self.store(task, settings).await
     }
@@ -289,13 +305,6 @@ impl Webhook<'_> {
             return Err(Problem::internal("the secrets of a source are encrypted with another master key"));
         }
         Ok(opened)
-    }
-
-    async fn settings(&self) -> Result<TenantSettings, StoreError> {
-        if self.app.access_policy.keys == AuthMode::Never {
-            return Ok(TenantSettings::default());
-        }
-        self.app.auth_cache().settings(&self.app.backend, &self.key.tenant, self.now).await
     }
 
     /// Returns the response to a stored request.

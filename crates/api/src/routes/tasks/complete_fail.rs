@@ -160,6 +160,9 @@ async fn apply(
     let applied = app.backend.apply_completion(&name, Some(task), event, completion, now).await;
     let applied = applied.map_err(|error| match error {
         ApplyError::Refused(TransitionError::NotWaiting | TransitionError::KeyReused) => wait_ended(),
+        ApplyError::Refused(TransitionError::Ended) => {
+            Problem::new(Code::TaskEnded, "the task has ended, so it takes no completion")
+        }
         error => error.into(),
     })?;
     let (Applied::Done(task) | Applied::Repeated(task)) = &applied;

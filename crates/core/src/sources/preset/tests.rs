@@ -107,11 +107,17 @@ fn old_and_future_signatures_are_refused() {
 fn adyen_request_with_a_second_item_is_refused() {
     let mut vector =
         vectors().into_iter().find(|vector| vector.provider == PresetName::Adyen && vector.valid).unwrap();
-    let mut body: serde_json::Value = serde_json::from_str(&vector.body).unwrap();
-    let items = body["notificationItems"].as_array_mut().unwrap();
-    items.push(items[0].clone());
-    vector.body = body.to_string();
-    assert_eq!(vector.verify(), Err(Unverified::Malformed));
+    let signed: serde_json::Value = serde_json::from_str(&vector.body).unwrap();
+    let item = signed["notificationItems"][0].clone();
+    for second in [item.clone(), serde_json::json!({}), serde_json::Value::Null] {
+        let mut body = signed.clone();
+        body["notificationItems"].as_array_mut().unwrap().push(second);
+        vector.body = body.to_string();
+        assert_eq!(vector.verify(), Err(Unverified::Malformed), "{}", vector.body);
+    }
+    // Two programs could read different items of a field that is given twice.
+    vector.body = format!(r#"{{"notificationItems":[{{}}],"notificationItems":[{item}]}}"#);
+    assert_eq!(vector.verify(), Err(Unverified::Missing));
 }
 
 #[test]
