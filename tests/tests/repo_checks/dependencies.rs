@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::source::{first_cells, quoted, section, text};
 
 /// Imports that each crate may have, tests aside. Every crate must be listed.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     ("nobat-core", &[]),
     ("nobat-sqlite", &["nobat-core"]),
     ("nobat-aws", &["nobat-core"]),

@@ -6,7 +6,7 @@ use nobat_tests::harness::program::workspace;
 use super::source::{is_test, own_code, texts};
 
 /// Folders of the core. Each imports only from itself and from the folders before it.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "types",
     "collections",
     "json",

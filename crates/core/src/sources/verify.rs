@@ -125,8 +125,8 @@ impl Verifier<'_> {
             .filter_map(|secret| scheme.key.key(secret.as_ref()))
             .map(|key| Key::new(scheme.algorithm.of_ring(), &key))
             .collect();
-        let is_valid = self.urls(scheme).iter().any(|url| {
-            let content = content(scheme, request, timestamp_text, url);
+        let is_valid = self.urls(scheme).iter().any(|spelling| {
+            let content = content(scheme, request, timestamp_text, spelling);
             keys.iter().any(|key| {
                 let expected = hmac::sign(key, &content);
                 // The comparison takes the same time for each signature of the right length.
@@ -151,8 +151,8 @@ impl Verifier<'_> {
     }
 }
 
-/// Returns the content that the provider signed.
-fn content(scheme: &HmacScheme, request: &InboundRequest<'_>, timestamp: &str, url: &str) -> Vec<u8> {
+/// Returns the content that the provider signed. `spelling` is the URL of the source.
+fn content(scheme: &HmacScheme, request: &InboundRequest<'_>, timestamp: &str, spelling: &str) -> Vec<u8> {
     let mut content = Vec::with_capacity(request.body.len() + 128);
     let field = |pointer: &str| request.field(pointer).unwrap_or_default();
     for part in &scheme.content.0 {
@@ -160,7 +160,7 @@ fn content(scheme: &HmacScheme, request: &InboundRequest<'_>, timestamp: &str, u
             Part::Text(text) => content.extend_from_slice(text.as_bytes()),
             Part::Body => content.extend_from_slice(request.body),
             Part::Timestamp => content.extend_from_slice(timestamp.as_bytes()),
-            Part::Url => content.extend_from_slice(url.as_bytes()),
+            Part::Url => content.extend_from_slice(spelling.as_bytes()),
             Part::Form => {
                 let mut fields: Vec<_> = form_urlencoded::parse(request.body).collect();
                 fields.sort();
