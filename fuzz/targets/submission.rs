@@ -54,6 +54,7 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
         max_timeout: MAX_TIMEOUT,
         kinds: &*KINDS,
         endpoint: None,
+        then_endpoint: None,
         queue: None,
         hops: 0,
         now,
