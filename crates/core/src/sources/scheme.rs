@@ -142,7 +142,6 @@ pub enum KeyEncoding {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum TimestampPlace {
     /// Header with this name.
-    #[cfg_attr(feature = "openapi", schema(example = "X-Timestamp"))]
     Header(String),
     /// Element of the signature's header that starts with this text, such as `t=`.
     Prefix(String),
