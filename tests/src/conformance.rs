@@ -96,7 +96,7 @@ macro_rules! conformance_cases {
             ]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             config: [
-                finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
+                finds_the_written_record, writes_a_record_without_an_entry, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
                 pages_by_name, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate,
                 writes_records_and_tasks_together
             ]

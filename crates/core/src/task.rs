@@ -117,10 +117,12 @@ impl Task {
     /// Maximum number of requests and spent completion tokens that a task keeps. The oldest is dropped first.
     pub const KEPT_REQUESTS: usize = 16;
 
-    /// Adds a request that changes the task in the same write.
+    /// Adds a request that changes the task in the same write. If the list is full, drops the oldest spent token,
+    /// or else the oldest request.
     pub fn remember(&mut self, request: KeyedRequest) {
         if self.requests.len() == Self::KEPT_REQUESTS {
-            self.requests.remove(0);
+            let spent = self.requests.iter().position(KeyedRequest::is_spent_token);
+            self.requests.remove(spent.unwrap_or(0));
         }
         self.requests.push(request);
     }

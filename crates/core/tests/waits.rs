@@ -437,3 +437,18 @@ proptest! {
         }
     }
 }
+
+/// Each attempt of a task with `wait` spends a token. The idempotency keys of clients stay known.
+#[test]
+fn spent_tokens_displace_no_idempotency_keys() {
+    let mut task = task();
+    let key = KeyedRequest { key: [1; 16], body: [2; 8] };
+    task.remember(key);
+    for number in 0..40 {
+        task.remember(KeyedRequest::of_token(&digest(number), [0; 8]));
+    }
+    assert_eq!(task.requests.len(), Task::KEPT_REQUESTS);
+    assert_eq!(task.earlier(KeyedRequest { body: [3; 8], ..key }), Some(key));
+    let newest = KeyedRequest::of_token(&digest(39), [0; 8]);
+    assert_eq!(task.requests.last(), Some(&newest));
+}

@@ -67,6 +67,20 @@ pub async fn finds_the_written_record(world: World) {
     );
 }
 
+/// A record without an audit entry is written by its version like any other.
+pub async fn writes_a_record_without_an_entry(world: World) {
+    let write = async |version| {
+        let records = vec![record(RecordKind::SourceCounts, "bank", version)];
+        world.backend.config.write_with_tasks(records, Vec::new(), None, world.now()).await.unwrap()
+    };
+    let written = [write(2).await, write(1).await, write(1).await, write(3).await, write(2).await];
+    let (done, conflict) = (RecordResult::Done, RecordResult::Conflict);
+    assert_eq!(written, [conflict, done, conflict, conflict, done]);
+    let stored = record(RecordKind::SourceCounts, "bank", 2);
+    assert_eq!(world.backend.config.find(&stored.name).await.unwrap(), Some(stored));
+    assert_eq!(audit(&world, &Tenant::default()).await, []);
+}
+
 /// If one record's version does not follow the stored one, no record and no entry is written.
 pub async fn writes_all_or_nothing(world: World) {
     assert_eq!(write(&world, vec![record(RecordKind::Key, "a", 1)]).await, RecordResult::Done);

@@ -1,7 +1,5 @@
 //! Tasks whose receiver accepts the call and reports the outcome later.
 
-use std::time::Duration;
-
 use nobat_tests::harness::exchange::Answer;
 use nobat_tests::harness::receiver::{Gate, Received, Reply};
 use nobat_tests::harness::{World, attempts, path};
@@ -175,8 +173,11 @@ async fn wait_survives_kills_and_ends_once() {
         late
     };
     world.receiver.wait_for("/later", 20).await;
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+    for kill in 1..=3 {
+        // Kills the program in the middle of the time-outs.
+        let created =
+            |tasks: Vec<Value>| tasks.iter().filter(|task| task["timed_out_task"].is_string()).count();
+        while created(world.tasks("").await) < 5 * kill {}
         world.kill().await;
         world.go_on().await;
     }

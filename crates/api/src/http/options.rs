@@ -11,6 +11,11 @@ use crate::http::body;
 use crate::http::idempotency::{keyed_request, refuse_key};
 use crate::http::problem::Problem;
 
+/// Options of a request that has none yet.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
 /// Returns the options from the body, and the request's idempotency key, if the request has one.
 pub(crate) async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     app: &App,

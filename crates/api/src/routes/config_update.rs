@@ -4,8 +4,13 @@ use nobat_core::auth::audit::Entry;
 use nobat_core::config::record::{Record, RecordName};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
+use nobat_core::service::config_cache::SubmissionConfig;
+use nobat_core::submission::SubmissionContext;
 use nobat_core::task::Task;
 use nobat_core::types::field_error::FieldError;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use crate::app::App;
 use crate::http::error_code::Code;
@@ -25,6 +30,30 @@ pub(crate) fn check_size(record: &Record) -> Result<(), Vec<FieldError>> {
     }
     let detail = format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
     Err(vec![FieldError::new("", detail)])
+}
+
+/// Returns the data with which the template of a task is checked before it is stored. The payload may have any
+/// length.
+pub(crate) fn template_context<'a>(
+    app: &'a App,
+    tenant: &'a Tenant,
+    config: &'a SubmissionConfig,
+    now: Timestamp,
+) -> SubmissionContext<'a> {
+    SubmissionContext {
+        tenant,
+        id: TaskId::new(now, 0),
+        fingerprint: None,
+        submitted_by: None,
+        max_payload: None,
+        max_timeout: app.max_timeout,
+        kinds: &*app.kinds,
+        endpoint: config.endpoint.as_deref(),
+        then_endpoint: config.then_endpoint.as_deref(),
+        queue: config.queue(),
+        hops: 0,
+        now,
+    }
 }
 
 /// Change of configuration records.

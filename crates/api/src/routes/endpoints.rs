@@ -26,7 +26,6 @@ use nobat_core::types::field_error::FieldError;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::app::App;
@@ -35,7 +34,7 @@ use crate::auth::principal::Principal;
 use crate::http::cursor::List;
 use crate::http::error_code::Code;
 use crate::http::idempotency::refuse_key;
-use crate::http::options::{options, options_without_key};
+use crate::http::options::{Nothing, options, options_without_key};
 use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
@@ -53,11 +52,6 @@ const ENDPOINT_BYTES: usize = 700;
 
 /// Maximum duration of a test call, because a client waits for its result.
 const MAX_TRIAL: Duration = Duration::from_secs(10);
-
-/// Options of a request: none yet.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// Create or replace an endpoint
 ///

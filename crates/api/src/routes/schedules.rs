@@ -19,23 +19,21 @@ use nobat_core::task::lifecycle::Event;
 use nobat_core::task::view::TaskView;
 use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::field_error::FieldError;
-use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
-use serde::Deserialize;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
 use crate::auth::principal::Principal;
 use crate::http::cursor::List;
 use crate::http::idempotency::{Identity, refuse_key};
-use crate::http::options::{options, options_without_key};
+use crate::http::options::{Nothing, options, options_without_key};
 use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::config_update::{Change, check_size, update};
+use crate::routes::config_update::{Change, check_size, template_context, update};
 use crate::routes::schedules::view::{DecisionView, PageView, ScheduleView};
 use crate::routes::tasks::submit::{may_wait, quota_exceeded};
 
@@ -48,11 +46,6 @@ const RUN: &str = "/v1/schedules/{name}/run";
 /// Error text for a pause or a resumption with an `Idempotency-Key`.
 const STATE_INSTEAD: &str =
     "send the request without the header Idempotency-Key; a repeated request has no further effect";
-
-/// Options of a request: none yet.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// Create or replace a schedule
 ///
@@ -91,18 +84,8 @@ pub(crate) async fn put(
         // `into_schedule` consumes the submission, so each try reads it again.
         let submission: ScheduleSubmission = read_object(&body)?;
         let context = SubmissionContext {
-            tenant: &caller.tenant,
-            id: TaskId::new(now, 0),
-            fingerprint: None,
-            submitted_by: None,
             max_payload: caller.settings.max_payload_bytes,
-            max_timeout: app.max_timeout,
-            kinds: &*app.kinds,
-            endpoint: config.endpoint.as_deref(),
-            then_endpoint: config.then_endpoint.as_deref(),
-            queue: config.queue(),
-            hops: 0,
-            now,
+            ..template_context(&app, &caller.tenant, &config, now)
         };
         let schedule = submission.into_schedule(current, rand::random(), &context)?;
         check_size(&schedule.record(&caller.tenant, &name))?;

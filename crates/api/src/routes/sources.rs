@@ -14,31 +14,23 @@ use nobat_core::config::record::RecordKind;
 use nobat_core::config::source::Source;
 use nobat_core::json::decode::read_object;
 use nobat_core::secrets::vault::Sealed;
-use nobat_core::submission::SubmissionContext;
 use nobat_core::submission::source::{SourceContext, SourceSubmission};
-use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
-use serde::Deserialize;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
 use crate::http::cursor::List;
-use crate::http::options::options;
+use crate::http::options::{Nothing, options};
 use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::config_update::{Change, check_size, update};
+use crate::routes::config_update::{Change, check_size, template_context, update};
 use crate::routes::sources::view::{PageView, SourceDetails, SourceView};
 
 /// Approximate size of a source in a response, in bytes.
 const SOURCE_BYTES: usize = 900;
-
-/// Options of a request: none yet.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// Create or replace a source
 ///
@@ -80,20 +72,7 @@ pub(crate) async fn put(
     let (is_new, source) = update(&app, "the source", read, |current| {
         // `into_source` consumes the submission, so each try reads it again.
         let submission: SourceSubmission = read_object(&body)?;
-        let template = SubmissionContext {
-            tenant: &caller.tenant,
-            id: TaskId::new(now, 0),
-            fingerprint: None,
-            submitted_by: None,
-            max_payload: None,
-            max_timeout: app.max_timeout,
-            kinds: &*app.kinds,
-            endpoint: config.endpoint.as_deref(),
-            then_endpoint: config.then_endpoint.as_deref(),
-            queue: config.queue(),
-            hops: 0,
-            now,
-        };
+        let template = template_context(&app, &caller.tenant, &config, now);
         let context =
             SourceContext { current: current.as_ref(), seal: &seal, renew: &renew, template: &template };
         let source = submission.into_source(&context)?;
@@ -191,5 +170,6 @@ pub(crate) async fn remove(
         Ok((change, caller.entry(&caller.tenant, Action::SourceRemoved, &name, now), source))
     })
     .await?;
+    app.source_counters().clear(&app.backend, &caller.tenant, &name, now).await;
     response::value(StatusCode::OK, SOURCE_BYTES, &SourceView::new(&caller.tenant, name, &source))
 }

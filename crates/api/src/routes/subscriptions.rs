@@ -10,15 +10,14 @@ use nobat_core::events::cloud_event::{CloudEvent, Defaults};
 use nobat_core::json::Json;
 use nobat_core::json::decode::{read, read_object};
 use nobat_core::service::fan_out::StoredEvent;
+use nobat_core::submission::Submission;
 use nobat_core::submission::event::{EventContext, event_task};
 use nobat_core::submission::subscription::SubscriptionSubmission;
-use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::view::TaskView;
 use nobat_core::types::field_error::FieldError;
-use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -26,24 +25,19 @@ use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
 use crate::http::cursor::List;
 use crate::http::idempotency::refuse_key;
-use crate::http::options::options;
+use crate::http::options::{Nothing, options};
 use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::{FieldErrorView, Problem};
 use crate::http::query::Query;
 use crate::http::{body, response};
-use crate::routes::config_update::{Change, check_size, update};
+use crate::routes::config_update::{Change, check_size, template_context, update};
 use crate::routes::events::tasks::fan_out;
 use crate::routes::events::view::EventSubmission;
 use crate::routes::wake::{WakeTarget, wake};
 
 /// Approximate size of a subscription in a response, in bytes.
 const SUBSCRIPTION_BYTES: usize = 500;
-
-/// Options of a request: none yet.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// Subscription.
 #[derive(Serialize, ToSchema)]
@@ -141,20 +135,7 @@ pub(crate) async fn put(
     let (current, subscription) = update(&app, "the subscription", read, |current| {
         // `into_subscription` consumes the submission, so each try reads it again.
         let submission: SubscriptionSubmission = read_object(&body)?;
-        let context = SubmissionContext {
-            tenant: &caller.tenant,
-            id: TaskId::new(now, 0),
-            fingerprint: None,
-            submitted_by: None,
-            max_payload: None,
-            max_timeout: app.max_timeout,
-            kinds: &*app.kinds,
-            endpoint: config.endpoint.as_deref(),
-            then_endpoint: config.then_endpoint.as_deref(),
-            queue: config.queue(),
-            hops: 0,
-            now,
-        };
+        let context = template_context(&app, &caller.tenant, &config, now);
         let subscription = submission.into_subscription(current.as_ref(), &context)?;
         let record = subscription.record(&caller.tenant, &name);
         check_size(&record)?;

@@ -221,6 +221,25 @@ impl ConfigCache {
         Ok(SubmissionConfig { endpoint, then_endpoint, task_config })
     }
 
+    /// Same as [`ConfigCache::for_submission`], for a task that nobat creates itself. If the cache has no endpoint of
+    /// a name, reads the store, because the endpoint may be newer than the cache.
+    pub async fn for_template(
+        &self,
+        tenant: &Tenant,
+        submission: &Submission,
+    ) -> Result<SubmissionConfig, StoreError> {
+        let mut config = self.for_submission(tenant, submission).await?;
+        let stored =
+            async |name| self.registry.endpoint(tenant, &name).await.map(|found| found.map(Arc::new));
+        if let (None, Some(Ok(name))) = (&config.endpoint, submission.endpoint.as_deref().map(Name::new)) {
+            config.endpoint = stored(name).await?;
+        }
+        if let (None, Some(name)) = (&config.then_endpoint, submission.then_endpoint()) {
+            config.then_endpoint = stored(name).await?;
+        }
+        Ok(config)
+    }
+
     /// Makes this cache, and all caches that share its epoch, read the tenant's configuration again.
     pub fn forget(&self, tenant: &Tenant) {
         self.epoch.advance(tenant);

@@ -1,6 +1,5 @@
 //! Runs schedules: creates the tasks of planned times.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::kind::{KindError, KindRegistry, Target};
@@ -181,16 +180,7 @@ impl Schedules<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let mut config = self.config_cache.for_submission(tenant, &submission).await?;
-        // The cache may not know a new endpoint.
-        let stored =
-            async |name| self.backend.config.endpoint(tenant, &name).await.map(|it| it.map(Arc::new));
-        if let (None, Some(Ok(name))) = (&config.endpoint, submission.endpoint.as_deref().map(Name::new)) {
-            config.endpoint = stored(name).await?;
-        }
-        if let (None, Some(name)) = (&config.then_endpoint, submission.then_endpoint()) {
-            config.then_endpoint = stored(name).await?;
-        }
+        let config = self.config_cache.for_template(tenant, &submission).await?;
         let context = SubmissionContext {
             tenant,
             id,

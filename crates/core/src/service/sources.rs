@@ -74,7 +74,7 @@ impl SourceTasks<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let config = self.config_cache.for_submission(tenant, &submission).await?;
+        let config = self.config_cache.for_template(tenant, &submission).await?;
         let context = SubmissionContext {
             tenant,
             id,

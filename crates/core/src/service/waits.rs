@@ -1,16 +1,14 @@
 //! Ends waits that timed out, and finds the retry policy after a completion.
 
-use std::sync::Arc;
-
 use crate::config::kind::KindRegistry;
 use crate::json::Json;
 use crate::policy::inherited_retry;
 use crate::ports::StoreError;
 use crate::service::backend::Backend;
-use crate::service::config_cache::{ConfigCache, SubmissionConfig};
+use crate::service::config_cache::ConfigCache;
 use crate::service::schedules::AnyKind;
+use crate::submission::SubmissionContext;
 use crate::submission::then::{follow_up, read_then};
-use crate::submission::{Submission, SubmissionContext};
 use crate::task::lifecycle::{Event, Retry};
 use crate::task::retry::RetryPolicy;
 use crate::task::{ErrorCode, Task, TaskError, TaskOrigin, Then};
@@ -18,7 +16,6 @@ use crate::types::field_error::FieldError;
 use crate::types::id::TaskId;
 use crate::types::intervals::MAX_SCHEDULE_AHEAD;
 use crate::types::jitter_sample::JitterSample;
-use crate::types::name::Name;
 use crate::types::time::Timestamp;
 
 /// Ends waits that timed out.
@@ -88,7 +85,7 @@ impl Waits<'_> {
             Ok(submission) => submission,
             Err(errors) => return Ok(Err(errors)),
         };
-        let config = self.config(waiting, &submission).await?;
+        let config = self.config_cache.for_template(&waiting.tenant, &submission).await?;
         let tenant = &waiting.tenant;
         let context = SubmissionContext {
             tenant,
@@ -109,15 +106,6 @@ impl Waits<'_> {
             task.options.origin = Some(TaskOrigin::Wait { task: waiting.id });
             task
         }))
-    }
-
-    async fn config(&self, waiting: &Task, submission: &Submission) -> Result<SubmissionConfig, StoreError> {
-        let mut config = self.config_cache.for_submission(&waiting.tenant, submission).await?;
-        if let (None, Some(Ok(name))) = (&config.endpoint, submission.endpoint.as_deref().map(Name::new)) {
-            // The cache may not know a new endpoint.
-            config.endpoint = self.backend.config.endpoint(&waiting.tenant, &name).await?.map(Arc::new);
-        }
-        Ok(config)
     }
 }
 

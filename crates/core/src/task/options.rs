@@ -27,6 +27,11 @@ impl KeyedRequest {
     pub fn of_token(TokenDigest(digest): &TokenDigest, body: [u8; 8]) -> Self {
         Self { key: std::array::from_fn(|place| digest[place]), body }
     }
+
+    /// Returns true for a spent token whose wait ended without a completion.
+    pub(crate) fn is_spent_token(&self) -> bool {
+        self.body == [0; 8]
+    }
 }
 
 /// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`]

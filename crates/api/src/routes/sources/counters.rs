@@ -1,6 +1,6 @@
 //! Counters of the requests to sources.
 //!
-//! Strangers can send any number of requests, so a process writes the counts of a source at most once a second.
+//! Clients without credentials can send any number of requests, so a process writes the counts of a source at most once a second.
 //! In between, it keeps them in memory.
 
 use std::sync::Arc;
@@ -68,6 +68,15 @@ impl SourceCounters {
             let mut pending = pending.lock();
             let newer = std::mem::replace(&mut pending.counts, unwritten);
             pending.counts = std::mem::take(&mut pending.counts).plus(&newer);
+        }
+    }
+
+    /// Replaces the stored counts of a removed source by empty ones, because the rejections have addresses of
+    /// clients. Later counts of the removed source are dropped. After a failed write, the counts stay stored.
+    pub(crate) async fn clear(&self, backend: &Backend, tenant: &Tenant, name: &Name, now: Timestamp) {
+        let none = SourceCounts { created_at: now, ..SourceCounts::default() };
+        if let Err(error) = write(backend, tenant, name, &none, now).await {
+            tracing::warn!(%tenant, source = %name, %error, "the counts of a removed source were not cleared; they stay until a source of this name gets a request");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Requests of providers. The proof in the request is the credential, so no API key is needed.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
@@ -107,13 +108,16 @@ pub(crate) async fn challenge(
 /// Maximum length of the text that the response to a check of the URL returns, in bytes.
 const MAX_CHALLENGE: usize = 1_024;
 
+/// Length of a payload in bytes above which a repetition is recognized by a read.
+const LONG_PAYLOAD: usize = 32 * 1024;
+
 /// Returns the source. A client that guesses names is counted and slowed like one that guesses API keys.
 async fn find(
     app: &App,
     key: &SourceKey,
     origin: Option<IpAddr>,
     now: Timestamp,
-) -> Result<std::sync::Arc<Source>, Problem> {
+) -> Result<Arc<Source>, Problem> {
     let SourceKey { tenant, name } = key;
     let is_known = app.config_cache().has_source(tenant, name);
     let read = async || {
@@ -145,8 +149,11 @@ struct Webhook<'a> {
     now: Timestamp,
 }
 
+/// Accepted request, and the response to it.
 enum Received {
+    /// The request became a task or an event.
     New(Response),
+    /// The request repeats a stored one.
     Repeated(Response),
     /// Check of the URL.
     Answered(Response),
@@ -202,8 +209,7 @@ impl Webhook<'_> {
             head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
         let request = InboundRequest::new(headers.collect(), self.origin, &body);
         let secrets = self.open(&self.source.secrets).await.map_err(reject(RejectionCause::Store))?;
-        let verified = self.source.verifier().verify(&request, &secrets, self.now);
-        verified?;
+        self.source.verifier().verify(&request, &secrets, self.now)?;
         if let Some(answer) = self.source.challenge().and_then(|challenge| challenge.answer(&request)) {
             return Ok(Received::Answered(plain(answer)));
         }
@@ -231,17 +237,21 @@ impl Webhook<'_> {
     /// Stores the task, unless a task with its id exists.
     async fn store(&self, task: Task, settings: TenantSettings) -> Result<Received, Rejected> {
         let backend = &self.app.backend;
-        let may_wait = may_wait(self.app, &self.key.tenant, settings, 1, self.now).await;
-        let existing = if may_wait? {
-            let inserted = backend.accept(vec![task.clone()], self.now).await;
-            match inserted? {
+        let may_wait = may_wait(self.app, &self.key.tenant, settings, 1, self.now).await?;
+        // A repeated request creates no task, so the limit does not apply to it. On DynamoDB, a refused insert of a
+        // long payload costs as much as an accepted one, so the task is read before.
+        let known = if may_wait && task.payload.get().len() <= LONG_PAYLOAD {
+            None
+        } else {
+            backend.store.get(&task.key(), self.now).await?
+        };
+        let existing = match known {
+            None if !may_wait => return Err(Rejected(RejectionCause::Quota, quota_exceeded(self.app))),
+            None => match backend.accept(vec![task.clone()], self.now).await? {
                 InsertResult::Created(_) => return Ok(Received::New(self.response())),
                 InsertResult::Existing(existing) => existing.into_iter().next(),
-            }
-        } else {
-            // A repeated request creates no task, so the limit does not apply to it.
-            let existing = backend.store.get(&task.key(), self.now).await;
-            Some(existing?.ok_or_else(|| Rejected(RejectionCause::Quota, quota_exceeded(self.app)))?)
+            },
+            known => known,
         };
         if existing.is_some_and(|existing| existing.options.fingerprint == task.options.fingerprint) {
             return Ok(Received::Repeated(self.response()));
